@@ -1,0 +1,1 @@
+"""Trio actors: they own the zpool, the fetch queue and each guest."""

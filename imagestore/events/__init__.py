@@ -1,0 +1,1 @@
+"""The event catalogue, the journal, the state and its fold."""

@@ -1,0 +1,289 @@
+"""The event catalogue: everything that can ever be read back from the journal.
+
+Rules (JOURNAL rules 4 and 15; ``tests/events/golden/`` proves them):
+
+* A type's alias (its ``tag``) is stable for ever and is never a class name.
+* Fields are only added, with defaults that never change.  What changes
+  meaning gets a new alias.
+* Events record results (guids, sizes, names), so that the fold computes nothing.
+* Decoding forbids unknown fields: an event of a newer imagestore is refused,
+  not half understood.
+* No secrets: no tokens, no credentials of addresses, no guest metadata.
+
+An intent (part of ``operation-started``) says all that is needed to finish or
+undo the operation in another life: names to be made, and guid and createtxg
+of everything that may be destroyed.
+"""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+UInt64 = Annotated[int, Meta(ge=0)]
+
+DatasetKind = Literal["filesystem", "volume", "snapshot"]
+Role = Literal["image", "disk", "volume", "parent", "snapshot", "staging"]
+"""What a dataset is to the store; the pool's tag ``imagestore:kind`` says the same."""
+
+
+class _Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
+    """Base of everything in a frame's body."""
+
+
+class DatasetId(_Record):
+    """A dataset as an intent or fact names it."""
+
+    name: str
+    guid: UInt64
+    createtxg: UInt64
+
+
+# --- intents -----------------------------------------------------------------
+
+
+class NewParent(_Record, tag="parent", tag_field="new"):
+    name: str
+    guest: str = ""
+
+
+class NewBlank(_Record, tag="blank", tag_field="new"):
+    """A blank volume or disk; ``size_bytes`` is its volsize."""
+
+    name: str
+    size_bytes: int
+    guest: str = ""
+    disk: str = ""
+
+
+class NewClone(_Record, tag="clone", tag_field="new"):
+    """A clone of an image's snapshot; ``size_bytes`` is its volsize."""
+
+    name: str
+    origin: DatasetId
+    size_bytes: int
+    image: str = ""
+    guest: str = ""
+    disk: str = ""
+
+
+NewDataset = NewParent | NewBlank | NewClone
+
+
+class CreateIntent(_Record, tag="create", tag_field="intent"):
+    """Make these, in this order, all or none."""
+
+    datasets: tuple[NewDataset, ...]
+
+
+class SnapshotIntent(_Record, tag="snapshot", tag_field="intent"):
+    """Snapshot these datasets as ``@snapshot`` at one instant."""
+
+    datasets: tuple[DatasetId, ...]
+    snapshot: str
+    guest: str = ""
+
+
+class DestroyIntent(_Record, tag="destroy", tag_field="intent"):
+    """Destroy exactly these; ``image`` is set when it is an image that goes."""
+
+    datasets: tuple[DatasetId, ...]
+    image: str = ""
+
+
+class RollbackIntent(_Record, tag="rollback", tag_field="intent"):
+    """Set the volumes of ``snapshots`` back, destroying ``newer`` snapshots."""
+
+    snapshots: tuple[DatasetId, ...]
+    volumes: tuple[DatasetId, ...]
+    newer: tuple[DatasetId, ...] = ()
+
+
+class FetchIntent(_Record, tag="fetch", tag_field="intent"):
+    """Fetch an image; it grows as ``staging`` until it is whole."""
+
+    image: str
+    staging: str
+    source: str = ""
+    type: str = ""
+
+
+Intent = CreateIntent | SnapshotIntent | DestroyIntent | RollbackIntent | FetchIntent
+
+
+# --- operations ----------------------------------------------------------------
+
+
+class OperationStarted(_Record, tag="operation-started", tag_field="type"):
+    """Accepted, and durable before anything happens.
+
+    ``method`` is the RPC method, ``subject`` the dataset, guest or image it is
+    about, ``reserved_bytes`` what the space ledger sets aside until the end.
+    """
+
+    method: str
+    subject: str
+    intent: Intent
+    reserved_bytes: int = 0
+    force: bool = False
+
+
+class OperationResumed(_Record, tag="operation-resumed", tag_field="type"):
+    """Another life takes the operation up again; durable before each try."""
+
+    attempt: int
+
+
+class OperationFinished(_Record, tag="operation-finished", tag_field="type"):
+    """The end.  ``error`` is one line; ``error_type`` the class of ``errors`` it was."""
+
+    outcome: Literal["succeeded", "failed", "cancelled"]
+    error: str = ""
+    error_type: str = ""
+    left_behind: tuple[DatasetId, ...] = ()
+
+
+# --- facts about datasets ----------------------------------------------------
+
+
+class DatasetCreated(_Record, tag="dataset-created", tag_field="type"):
+    """A dataset of ours exists.  ``origin`` is the snapshot it is a clone of."""
+
+    name: str
+    kind: DatasetKind
+    role: Role
+    guid: UInt64
+    createtxg: UInt64
+    size_bytes: int = 0
+    origin: DatasetId | None = None
+    image: str = ""
+    guest: str = ""
+    disk: str = ""
+
+
+class DatasetDestroyed(_Record, tag="dataset-destroyed", tag_field="type"):
+    name: str
+    guid: UInt64
+    createtxg: UInt64
+
+
+class DatasetRenamed(_Record, tag="dataset-renamed", tag_field="type"):
+    """Same identity, other name; the snapshots of it moved along."""
+
+    name: str
+    new_name: str
+    guid: UInt64
+    createtxg: UInt64
+
+
+class DatasetRolledBack(_Record, tag="dataset-rolled-back", tag_field="type"):
+    """The volume's content is that of ``snapshot`` again."""
+
+    name: str
+    guid: UInt64
+    createtxg: UInt64
+    snapshot: DatasetId
+    size_bytes: int = 0
+
+
+class DatasetLost(_Record, tag="dataset-lost", tag_field="type"):
+    """Ours by the journal, no longer in the pool: somebody destroyed it."""
+
+    name: str
+    guid: UInt64
+    createtxg: UInt64
+
+
+# --- facts about images ----------------------------------------------------------
+
+
+class ImageRequested(_Record, tag="image-requested", tag_field="type"):
+    """An image id became known, or is fetched again; the order of these is the order of ListImages."""
+
+    image: str
+    type: str = ""
+    source: str = ""
+
+
+class ImageCompleted(_Record, tag="image-completed", tag_field="type"):
+    """The image is whole under its name.  ``sha256`` is of the volume's content, hex, "" if unknown."""
+
+    image: str
+    volume: DatasetId
+    snapshot: DatasetId
+    size_bytes: int
+    sha256: str = ""
+
+
+class ImageFailed(_Record, tag="image-failed", tag_field="type"):
+    image: str
+    reason: str
+
+
+class ImageDeleted(_Record, tag="image-deleted", tag_field="type"):
+    image: str
+
+
+# --- facts about the store itself ---------------------------------------------------
+
+
+class JournalOpened(_Record, tag="journal-opened", tag_field="type"):
+    """A process took the journal for writing; the epoch grows by one each time."""
+
+    epoch: int
+    version: str
+    pid: int = 0
+    host: str = ""
+
+
+class JournalCut(_Record, tag="journal-cut", tag_field="type"):
+    """A torn tail was cut off when the journal was opened; its bytes are kept in ``saved_as``."""
+
+    segment: str
+    offset: int
+    length: int
+    saved_as: str
+
+
+class PoolAttached(_Record, tag="pool-attached", tag_field="type"):
+    """The pool that this journal describes."""
+
+    driver: str
+    pool: str
+
+
+Event = (
+    OperationStarted
+    | OperationResumed
+    | OperationFinished
+    | DatasetCreated
+    | DatasetDestroyed
+    | DatasetRenamed
+    | DatasetRolledBack
+    | DatasetLost
+    | ImageRequested
+    | ImageCompleted
+    | ImageFailed
+    | ImageDeleted
+    | JournalOpened
+    | JournalCut
+    | PoolAttached
+)
+
+
+class Envelope(_Record):
+    """One event as it stands in the journal.
+
+    ``id`` is a UUIDv7.  ``seq`` is gapless from 1.  ``time_ns`` is the wall
+    clock in nanoseconds since 1970, informative only: order is ``seq``.
+    ``operation`` is the operation's id, "" outside any.  ``cause`` is the id
+    of the operation that led to this one, "" if a request did.  ``principal``
+    is who asked.
+    """
+
+    id: str
+    seq: int
+    time_ns: int
+    operation: str = ""
+    cause: str = ""
+    principal: str = ""
+    event: Event

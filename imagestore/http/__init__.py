@@ -1,0 +1,1 @@
+"""The Quart-Trio application: RPC, downloads, health."""

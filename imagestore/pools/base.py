@@ -1,0 +1,281 @@
+"""The driver protocol: what a pool can do, and what it promises.
+
+Drivers know datasets and bytes.  They know nothing of images, guests, journals
+or HTTP.  Names are relative to the pool (see ``imagestore.names``); the caller
+has checked them.  One conformance suite, ``tests/pools/conformance.py``, runs
+against every driver, on the real thing.
+
+What every driver promises:
+
+* A method that returned is durable: it survives power loss.
+* A dataset's identity is guid plus createtxg, never its name.  A method that
+  changes or destroys something takes a :class:`Target` and touches nothing
+  whose identity differs: it raises ``NotFound`` instead.
+* A snapshot's guid travels with its stream, so a guid may stand twice in one
+  pool; guid and createtxg together do not.
+* Everything created carries its tags from the same step that created it.
+* ``snapshot``, ``destroy``, ``rollback`` and ``rename`` are all or nothing,
+  also when the process dies.  ``create`` is all or nothing, but a process that
+  dies in it may leave a prefix of what was asked, each with its tags.
+* Cancelling a call never leaves half of it: it happens, or it does not.
+* Every refusal is an error of ``imagestore.errors`` and is found before
+  anything is changed.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Literal, Protocol
+
+from msgspec import Struct
+
+Kind = Literal["filesystem", "volume", "snapshot"]
+
+
+class Identity(Struct, frozen=True, order=True, gc=False):
+    """What a dataset is, whatever its name."""
+
+    guid: int
+    createtxg: int
+
+
+class Tags(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """What the store wrote on a dataset when it made it (``imagestore:*``).
+
+    Empty means absent.  ``op`` is the operation that made it, ``last`` the
+    operation that last rolled it back.  ``kind`` is ``image``, ``disk``,
+    ``volume``, ``parent``, ``snapshot`` or ``staging``.
+    """
+
+    op: str = ""
+    kind: str = ""
+    image: str = ""
+    sha256: str = ""
+    guest: str = ""
+    disk: str = ""
+    last: str = ""
+
+
+NO_TAGS = Tags()
+
+
+class Dataset(Struct, frozen=True, kw_only=True, gc=False):
+    """One row of the pool.  Sizes in bytes.
+
+    ``volsize`` is 0 for a file system; of a snapshot it is the volume's size
+    when it was taken.  ``written`` counts since the latest snapshot before it,
+    ``referenced`` all that it can read.  ``origin`` is the snapshot it is a
+    clone of (name), "" if none.  ``sparse`` tells that space for all of a
+    volume is not reserved.  ``creation`` is in seconds since 1970.
+    """
+
+    name: str
+    kind: Kind
+    guid: int
+    createtxg: int
+    volsize: int = 0
+    written: int = 0
+    referenced: int = 0
+    origin: str = ""
+    sparse: bool = True
+    creation: int = 0
+    tags: Tags = NO_TAGS
+
+    @property
+    def identity(self) -> Identity:
+        return Identity(self.guid, self.createtxg)
+
+    @property
+    def target(self) -> "Target":
+        return Target(name=self.name, guid=self.guid, createtxg=self.createtxg)
+
+
+class Target(Struct, frozen=True, kw_only=True, gc=False):
+    """A dataset named for a change: the name where it is expected, and what it must be."""
+
+    name: str
+    guid: int
+    createtxg: int
+
+    @property
+    def identity(self) -> Identity:
+        return Identity(self.guid, self.createtxg)
+
+
+class NewFilesystem(Struct, frozen=True, kw_only=True, tag="filesystem"):
+    name: str
+    tags: Tags
+
+
+class NewVolume(Struct, frozen=True, kw_only=True, tag="volume"):
+    """A blank volume; ``size`` in bytes, a multiple of 512."""
+
+    name: str
+    size: int
+    tags: Tags
+
+
+class NewClone(Struct, frozen=True, kw_only=True, tag="clone"):
+    """A writable clone of ``origin``, a snapshot of a volume."""
+
+    name: str
+    origin: Target
+    tags: Tags
+
+
+Creation = NewFilesystem | NewVolume | NewClone
+
+
+class Space(Struct, frozen=True, kw_only=True):
+    """Bytes. ``available`` is what can still be written, reservations taken off."""
+
+    total: int
+    available: int
+
+
+class Mark(Struct, frozen=True, kw_only=True):
+    """Which journal a pool belongs to, and how often that journal was opened."""
+
+    journal: str
+    epoch: int
+
+
+class Receiver(Protocol):
+    """Content on its way into the pool.  Nothing is visible before :meth:`finish`.
+
+    ``feed`` and ``finish`` raise ``StreamError`` or ``ContentRefused`` for
+    content that is wrong and ``NoSpace`` when the pool is full; after any
+    error only ``abort`` may be called.  Leaving the context manager that gave
+    the receiver without ``finish`` is ``abort``.
+    """
+
+    async def feed(self, data: bytes | bytearray | memoryview) -> None:
+        """Take the next bytes; any length. Returns when ``data`` may be reused."""
+
+    async def finish(self) -> tuple[Dataset, ...]:
+        """Verify the end, make the volume and its snapshots visible, durably.
+
+        Returns the volume, then its snapshots, oldest first.
+        """
+
+    async def abort(self) -> None:
+        """Throw away what came. Never raises for being called twice or late."""
+
+
+class PoolDriver(Protocol):
+    """A pool.  See the module's docstring for what every driver promises."""
+
+    @property
+    def name(self) -> str:
+        """The pool's name, the first component of every full name."""
+
+    async def close(self) -> None:
+        """Release the pool. Idempotent."""
+
+    # -- whose pool it is ---------------------------------------------------
+
+    async def mark(self) -> Mark | None:
+        """The mark on the pool's root, or None if it carries none."""
+
+    async def set_mark(self, mark: Mark | None) -> None:
+        """Write, replace or (None) take off the mark."""
+
+    # -- looking ------------------------------------------------------------
+
+    async def list(self) -> Sequence[Dataset]:
+        """Everything in the pool, the root (name "") first, in the order of ``zfs list``:
+        a parent before its children, a dataset's snapshots (oldest first)
+        directly after it and before its children.
+        """
+
+    async def get(self, name: str) -> Dataset:
+        """Raises NotFound."""
+
+    async def generation(self) -> int:
+        """A number that differs from before when anything in the pool may have changed."""
+
+    async def space(self) -> Space: ...
+
+    def device(self, name: str) -> str:
+        """The absolute path at which a volume's content can be opened, stable for its life."""
+
+    async def users(self, name: str) -> Sequence[str]:
+        """Processes that have the volume open for writing, as ``pid 4242 qemu-system-x86``."""
+
+    # -- changing -----------------------------------------------------------
+
+    async def create(self, creations: Sequence[Creation]) -> Sequence[Dataset]:
+        """Make datasets, in order; parents must exist or come earlier in ``creations``.
+
+        Raises AlreadyExists, NotFound (parent or origin), NoSpace.
+        """
+
+    async def snapshot(self, volumes: Sequence[Target], snapshot: str, tags: Tags) -> Sequence[Dataset]:
+        """Snapshot all of ``volumes`` (file systems too) as ``@snapshot`` at one instant.
+
+        Raises AlreadyExists, NotFound, InUse where the driver cannot snapshot
+        an open disk, NoSpace.
+        """
+
+    async def destroy(self, targets: Sequence[Target], *, force: bool = False) -> None:
+        """Destroy exactly ``targets``; children, snapshots and clones must be among them.
+
+        Raises NotFound (a target is gone, or is another), HasClones,
+        Blocked (children that are no targets), Held, InUse (unless ``force``).
+        """
+
+    async def rollback(
+        self, snapshots: Sequence[Target], *, destroy: Sequence[Target], operation: str, force: bool = False
+    ) -> Sequence[Dataset]:
+        """Set each snapshot's volume back to it, after destroying the newer snapshots.
+
+        ``destroy`` must name every newer snapshot of those volumes.  Each
+        volume is tagged ``last=operation`` in the same step.  Returns the
+        volumes as they are now.
+
+        Raises NotFound, NewerSnapshots (one is not in ``destroy``), HasClones,
+        Held, InUse (unless ``force``; where nothing can override, the error says so).
+        """
+
+    async def rename(self, target: Target, name: str) -> Sequence[Dataset]:
+        """Give a dataset (its snapshots and children come along) another name.
+
+        Returns the moved rows.  Raises NotFound, AlreadyExists.
+        """
+
+    async def resize(self, volume: Target, size: int) -> Dataset:
+        """Set a volume's size in bytes. Raises NotFound, InUse (when shrinking), NoSpace."""
+
+    async def tag(self, target: Target, tags: Tags) -> Dataset:
+        """Replace the tags of a dataset. Raises NotFound."""
+
+    # -- streams ------------------------------------------------------------
+
+    def send(
+        self, snapshot: Target, *, base: Target | None = None
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes | memoryview]]:
+        """The plain send stream of a volume's snapshot, in pieces of 256 KiB to 1 MiB.
+
+        Full, or incremental from ``base``, an earlier snapshot of the same
+        volume or the origin of it.  The same snapshot gives the same bytes
+        every time.  The snapshot cannot be destroyed while it is being sent.
+        A piece is valid until the next one is asked for.  Raises NotFound, NotValid.
+        """
+
+    def receive_stream(
+        self, name: str, tags: Tags, *, snapshot_tags: Tags
+    ) -> AbstractAsyncContextManager[Receiver]:
+        """A receiver of one full send stream of a volume, into the new volume ``name``.
+
+        Its snapshot keeps the sender's name, guid and creation time.
+        Raises AlreadyExists, NotFound (parent).
+        """
+
+    def receive_raw(
+        self, name: str, tags: Tags, *, snapshot: str, snapshot_tags: Tags
+    ) -> AbstractAsyncContextManager[Receiver]:
+        """A receiver of a raw disk image, into the new volume ``name`` with ``@snapshot``.
+
+        The content's length becomes the volume's size and must be a nonzero
+        multiple of 512 bytes.  Runs of zeros become holes.
+        Raises AlreadyExists, NotFound (parent).
+        """

@@ -1,0 +1,1 @@
+"""Byte streams: ZFS send streams, compression, disk formats."""
