@@ -30,7 +30,7 @@ class _Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omi
     """Base of everything in a frame's body."""
 
 
-class DatasetId(_Record):
+class DatasetId(_Record, frozen=True, kw_only=True):
     """A dataset as an intent or fact names it."""
 
     name: str
@@ -41,12 +41,12 @@ class DatasetId(_Record):
 # --- intents -----------------------------------------------------------------
 
 
-class NewParent(_Record, tag="parent", tag_field="new"):
+class NewParent(_Record, frozen=True, kw_only=True, tag="parent", tag_field="new"):
     name: str
     guest: str = ""
 
 
-class NewBlank(_Record, tag="blank", tag_field="new"):
+class NewBlank(_Record, frozen=True, kw_only=True, tag="blank", tag_field="new"):
     """A blank volume or disk; ``size_bytes`` is its volsize."""
 
     name: str
@@ -55,7 +55,7 @@ class NewBlank(_Record, tag="blank", tag_field="new"):
     disk: str = ""
 
 
-class NewClone(_Record, tag="clone", tag_field="new"):
+class NewClone(_Record, frozen=True, kw_only=True, tag="clone", tag_field="new"):
     """A clone of an image's snapshot; ``size_bytes`` is its volsize."""
 
     name: str
@@ -69,13 +69,13 @@ class NewClone(_Record, tag="clone", tag_field="new"):
 NewDataset = NewParent | NewBlank | NewClone
 
 
-class CreateIntent(_Record, tag="create", tag_field="intent"):
+class CreateIntent(_Record, frozen=True, kw_only=True, tag="create", tag_field="intent"):
     """Make these, in this order, all or none."""
 
     datasets: tuple[NewDataset, ...]
 
 
-class SnapshotIntent(_Record, tag="snapshot", tag_field="intent"):
+class SnapshotIntent(_Record, frozen=True, kw_only=True, tag="snapshot", tag_field="intent"):
     """Snapshot these datasets as ``@snapshot`` at one instant."""
 
     datasets: tuple[DatasetId, ...]
@@ -83,14 +83,14 @@ class SnapshotIntent(_Record, tag="snapshot", tag_field="intent"):
     guest: str = ""
 
 
-class DestroyIntent(_Record, tag="destroy", tag_field="intent"):
+class DestroyIntent(_Record, frozen=True, kw_only=True, tag="destroy", tag_field="intent"):
     """Destroy exactly these; ``image`` is set when it is an image that goes."""
 
     datasets: tuple[DatasetId, ...]
     image: str = ""
 
 
-class RollbackIntent(_Record, tag="rollback", tag_field="intent"):
+class RollbackIntent(_Record, frozen=True, kw_only=True, tag="rollback", tag_field="intent"):
     """Set the volumes of ``snapshots`` back, destroying ``newer`` snapshots."""
 
     snapshots: tuple[DatasetId, ...]
@@ -98,7 +98,7 @@ class RollbackIntent(_Record, tag="rollback", tag_field="intent"):
     newer: tuple[DatasetId, ...] = ()
 
 
-class FetchIntent(_Record, tag="fetch", tag_field="intent"):
+class FetchIntent(_Record, frozen=True, kw_only=True, tag="fetch", tag_field="intent"):
     """Fetch an image; it grows as ``staging`` until it is whole."""
 
     image: str
@@ -113,7 +113,7 @@ Intent = CreateIntent | SnapshotIntent | DestroyIntent | RollbackIntent | FetchI
 # --- operations ----------------------------------------------------------------
 
 
-class OperationStarted(_Record, tag="operation-started", tag_field="type"):
+class OperationStarted(_Record, frozen=True, kw_only=True, tag="operation-started", tag_field="type"):
     """Accepted, and durable before anything happens.
 
     ``method`` is the RPC method, ``subject`` the dataset, guest or image it is
@@ -127,13 +127,13 @@ class OperationStarted(_Record, tag="operation-started", tag_field="type"):
     force: bool = False
 
 
-class OperationResumed(_Record, tag="operation-resumed", tag_field="type"):
+class OperationResumed(_Record, frozen=True, kw_only=True, tag="operation-resumed", tag_field="type"):
     """Another life takes the operation up again; durable before each try."""
 
     attempt: int
 
 
-class OperationFinished(_Record, tag="operation-finished", tag_field="type"):
+class OperationFinished(_Record, frozen=True, kw_only=True, tag="operation-finished", tag_field="type"):
     """The end.  ``error`` is one line; ``error_type`` the class of ``errors`` it was."""
 
     outcome: Literal["succeeded", "failed", "cancelled"]
@@ -145,7 +145,7 @@ class OperationFinished(_Record, tag="operation-finished", tag_field="type"):
 # --- facts about datasets ----------------------------------------------------
 
 
-class DatasetCreated(_Record, tag="dataset-created", tag_field="type"):
+class DatasetCreated(_Record, frozen=True, kw_only=True, tag="dataset-created", tag_field="type"):
     """A dataset of ours exists.  ``origin`` is the snapshot it is a clone of."""
 
     name: str
@@ -160,13 +160,13 @@ class DatasetCreated(_Record, tag="dataset-created", tag_field="type"):
     disk: str = ""
 
 
-class DatasetDestroyed(_Record, tag="dataset-destroyed", tag_field="type"):
+class DatasetDestroyed(_Record, frozen=True, kw_only=True, tag="dataset-destroyed", tag_field="type"):
     name: str
     guid: UInt64
     createtxg: UInt64
 
 
-class DatasetRenamed(_Record, tag="dataset-renamed", tag_field="type"):
+class DatasetRenamed(_Record, frozen=True, kw_only=True, tag="dataset-renamed", tag_field="type"):
     """Same identity, other name; the snapshots of it moved along."""
 
     name: str
@@ -175,7 +175,7 @@ class DatasetRenamed(_Record, tag="dataset-renamed", tag_field="type"):
     createtxg: UInt64
 
 
-class DatasetRolledBack(_Record, tag="dataset-rolled-back", tag_field="type"):
+class DatasetRolledBack(_Record, frozen=True, kw_only=True, tag="dataset-rolled-back", tag_field="type"):
     """The volume's content is that of ``snapshot`` again."""
 
     name: str
@@ -185,7 +185,7 @@ class DatasetRolledBack(_Record, tag="dataset-rolled-back", tag_field="type"):
     size_bytes: int = 0
 
 
-class DatasetLost(_Record, tag="dataset-lost", tag_field="type"):
+class DatasetLost(_Record, frozen=True, kw_only=True, tag="dataset-lost", tag_field="type"):
     """Ours by the journal, no longer in the pool: somebody destroyed it."""
 
     name: str
@@ -196,7 +196,7 @@ class DatasetLost(_Record, tag="dataset-lost", tag_field="type"):
 # --- facts about images ----------------------------------------------------------
 
 
-class ImageRequested(_Record, tag="image-requested", tag_field="type"):
+class ImageRequested(_Record, frozen=True, kw_only=True, tag="image-requested", tag_field="type"):
     """An image id became known, or is fetched again; the order of these is the order of ListImages."""
 
     image: str
@@ -204,7 +204,7 @@ class ImageRequested(_Record, tag="image-requested", tag_field="type"):
     source: str = ""
 
 
-class ImageCompleted(_Record, tag="image-completed", tag_field="type"):
+class ImageCompleted(_Record, frozen=True, kw_only=True, tag="image-completed", tag_field="type"):
     """The image is whole under its name.  ``sha256`` is of the volume's content, hex, "" if unknown."""
 
     image: str
@@ -214,19 +214,19 @@ class ImageCompleted(_Record, tag="image-completed", tag_field="type"):
     sha256: str = ""
 
 
-class ImageFailed(_Record, tag="image-failed", tag_field="type"):
+class ImageFailed(_Record, frozen=True, kw_only=True, tag="image-failed", tag_field="type"):
     image: str
     reason: str
 
 
-class ImageDeleted(_Record, tag="image-deleted", tag_field="type"):
+class ImageDeleted(_Record, frozen=True, kw_only=True, tag="image-deleted", tag_field="type"):
     image: str
 
 
 # --- facts about the store itself ---------------------------------------------------
 
 
-class JournalOpened(_Record, tag="journal-opened", tag_field="type"):
+class JournalOpened(_Record, frozen=True, kw_only=True, tag="journal-opened", tag_field="type"):
     """A process took the journal for writing; the epoch grows by one each time."""
 
     epoch: int
@@ -235,7 +235,7 @@ class JournalOpened(_Record, tag="journal-opened", tag_field="type"):
     host: str = ""
 
 
-class JournalCut(_Record, tag="journal-cut", tag_field="type"):
+class JournalCut(_Record, frozen=True, kw_only=True, tag="journal-cut", tag_field="type"):
     """A torn tail was cut off when the journal was opened; its bytes are kept in ``saved_as``."""
 
     segment: str
@@ -244,7 +244,7 @@ class JournalCut(_Record, tag="journal-cut", tag_field="type"):
     saved_as: str
 
 
-class PoolAttached(_Record, tag="pool-attached", tag_field="type"):
+class PoolAttached(_Record, frozen=True, kw_only=True, tag="pool-attached", tag_field="type"):
     """The pool that this journal describes."""
 
     driver: str
@@ -270,7 +270,7 @@ Event = (
 )
 
 
-class Envelope(_Record):
+class Envelope(_Record, frozen=True, kw_only=True):
     """One event as it stands in the journal.
 
     ``id`` is a UUIDv7.  ``seq`` is gapless from 1.  ``time_ns`` is the wall
