@@ -1,0 +1,293 @@
+"""The settings of a store: names, types, limits, defaults, and where they come from.
+
+Promises: flags win over the environment (``IMAGESTORE_*``), that over the
+TOML file, that over the defaults.  A key that does not exist, a value of the
+wrong type and two settings that contradict each other are a ``ConfigError``
+that names the key, where it stood, and what would be right.  Nothing here
+touches the pool, the journal or the network.
+
+The original's keys (``ImageServer``, ``NumFetchers``, ``MaxPending``,
+``Zpool``) are accepted in the file, spelled as they were.
+"""
+
+import difflib
+import ipaddress
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+import msgspec
+from msgspec import Meta, Struct
+
+from imagestore.errors import ConfigError
+
+PREFIX = "IMAGESTORE_"
+"""What every environment variable of ours begins with."""
+
+NOT_SETTINGS = ("IMAGESTORE_CONFIG", "IMAGESTORE_SERVER")
+"""Variables of that prefix which are no settings of the store: the file, and where clients look."""
+
+ORIGINAL_KEYS = {
+    "ImageServer": "image_service",
+    "NumFetchers": "num_fetchers",
+    "MaxPending": "max_pending",
+    "Zpool": "zpool",
+}
+"""The keys of the original's configuration file, and ours."""
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+RequestBytes = Annotated[int, Meta(ge=1024, le=1 << 30)]
+SegmentBytes = Annotated[int, Meta(ge=1 << 16, le=1 << 32)]
+
+
+class PoolAddress(NamedTuple):
+    """``dir`` and an absolute path, or ``zfs`` and a pool's name."""
+
+    driver: Literal["dir", "zfs"]
+    place: str
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """All settings of one store.  Build it with :func:`load`, or by hand when embedding."""
+
+    pool: str
+    """``dir:PATH`` or ``zfs:NAME``. Default: ``dir:pool`` in a checkout, else ``zfs:mistify``."""
+
+    journal: str
+    """Directory of the journal. Default: ``journal`` in a checkout, else ``/var/lib/imagestore/journal``."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on. Default 127.0.0.1."""
+
+    port: Port = 19999
+    """TCP port; 0 takes a free one. Default 19999."""
+
+    allow_unauthenticated: bool = False
+    """Whether ``host`` may be an address that other machines reach. Default false."""
+
+    image_service: str = "image.services.lochness.local"
+    """HOST or HOST:PORT that images are fetched from. Default image.services.lochness.local;
+    without a port it is looked up by SRV."""
+
+    log_level: LogLevel = "warning"
+    """Least severe messages to log. Default warning."""
+
+    num_fetchers: Count = os.cpu_count() or 1
+    """Images fetched at once. Default: the number of CPUs."""
+
+    max_pending: Count = 256
+    """Images that may wait to be fetched; one more is refused as temporarily unavailable. Default 256."""
+
+    fetch_tries: Count = 3
+    """Tries without progress before a fetch fails. Default 3."""
+
+    fetch_wait_seconds: Seconds = 5.0
+    """Waiting between the tries of one fetch, in all, in seconds. Default 5."""
+
+    download_stall_seconds: Seconds = 30.0
+    """A transfer, in or out, that moves no byte for so many seconds is broken off. Default 30."""
+
+    max_request_bytes: RequestBytes = 1 << 20
+    """Largest RPC body, in bytes. Default 1 MiB."""
+
+    shutdown_seconds: Seconds = 8.0
+    """After SIGTERM, requests under way have so many seconds to end. Default 8."""
+
+    journal_segment_bytes: SegmentBytes = 64 << 20
+    """Size of one journal file, in bytes. Default 64 MiB."""
+
+    checkpoint_events: Count = 50_000
+    """A checkpoint is written after so many events. Default 50000."""
+
+    mailbox_size: Count = 256
+    """Requests that may wait for one actor; one more is refused as temporarily unavailable. Default 256."""
+
+    driver_concurrency: Count = 8
+    """Pool commands that run at once. Default 8."""
+
+    guest_idle_seconds: Seconds = 60.0
+    """A guest's actor ends after so many seconds without work. Default 60."""
+
+    recovery_wait_seconds: Seconds = 30.0
+    """At start, wait so many seconds for commands of an earlier life to end. Default 30."""
+
+    @property
+    def pool_address(self) -> PoolAddress:
+        """The driver and its place. Raises ConfigError."""
+        return parse_pool(self.pool)
+
+
+def parse_pool(text: str) -> PoolAddress:
+    """What ``dir:PATH`` or ``zfs:NAME`` means; a path becomes absolute.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    driver, colon, place = text.partition(":")
+    if colon and place and driver == "dir":
+        return PoolAddress("dir", str(Path(place).absolute()))
+    if colon and place and driver == "zfs":
+        return PoolAddress("zfs", place)
+    raise ConfigError(
+        f"pool {text!r} is neither dir:PATH nor zfs:NAME",
+        detail="for example --pool dir:/srv/images, or --pool zfs:mistify",
+    )
+
+
+def checkout() -> str | None:
+    """The directory of the source checkout this package runs from, if it runs from one."""
+    parent = Path(__file__).resolve().parent.parent
+    return str(parent) if (parent / "pyproject.toml").is_file() else None
+
+
+def load(
+    flags: Mapping[str, object],
+    *,
+    environment: Mapping[str, str],
+    file: str | None = None,
+    base: str | None = None,
+) -> Config:
+    """The settings that flags, environment, file and defaults amount to.
+
+    Parameters:
+        flags: settings given on the command line, by our keys (plus ``zpool``);
+            None counts as not given.
+        environment: usually ``os.environ``.
+        file: path of a TOML file; None looks at ``IMAGESTORE_CONFIG``.
+        base: the checkout whose ``pool`` and ``journal`` are the defaults; None means installed.
+
+    Raises:
+        ConfigError: see the module's docstring.
+    """
+    file = file or environment.get("IMAGESTORE_CONFIG") or None
+    layers = [_from_file(file)] if file is not None else []
+    layers.append(_from_environment(environment))
+    layers.append(_layer("the command line", {k: v for k, v in flags.items() if v is not None}, strict=True))
+    settings: dict[str, object] = {
+        "pool": f"dir:{base}/pool" if base is not None else "zfs:mistify",
+        "journal": f"{base}/journal" if base is not None else "/var/lib/imagestore/journal",
+    }
+    for layer in layers:
+        settings.update(layer)
+    config = msgspec.convert(settings, Config)
+    address = config.pool_address
+    config = msgspec.structs.replace(
+        config, pool=f"{address.driver}:{address.place}", journal=str(Path(config.journal).absolute())
+    )
+    _check_together(config)
+    return config
+
+
+def _from_file(path: str) -> dict[str, object]:
+    try:
+        with open(path, "rb") as stream:
+            document = tomllib.load(stream)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from error
+    return _layer(path, document, strict=True, original_keys=True)
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, object]:
+    given = {
+        name[len(PREFIX) :].lower(): value
+        for name, value in environment.items()
+        if name.startswith(PREFIX) and name not in NOT_SETTINGS
+    }
+    return _layer("the environment", given, strict=False)
+
+
+def _layer(
+    source: str, given: Mapping[str, object], *, strict: bool, original_keys: bool = False
+) -> dict[str, object]:
+    """One source's settings, checked, by our keys.  ``strict`` refuses "1" for 1."""
+    fields = {field.name: field.type for field in msgspec.structs.fields(Config)}
+    settings: dict[str, object] = {}
+    written_as: dict[str, str] = {}
+    for written, value in given.items():
+        key = ORIGINAL_KEYS.get(written, written) if original_keys else written
+        if key in ("num_fetchers", "max_pending") and written != key and value == 0:
+            continue  # in the original's file, 0 means the default
+        if key == "zpool":
+            key, value = "pool", f"zfs:{value}" if isinstance(value, str) and value else value
+        if key not in fields:
+            raise _unknown(source, written, (*fields, "zpool", *(ORIGINAL_KEYS if original_keys else ())))
+        if key in written_as:
+            raise ConfigError(
+                f"{source}: {written_as[key]} and {written} both say what {key} is",
+                detail="give one of them",
+            )
+        written_as[key] = written
+        settings[key] = _typed(source, written, value, fields[key], strict=strict)
+    return settings
+
+
+def _unknown(source: str, written: str, known: Iterable[str]) -> ConfigError:
+    near = difflib.get_close_matches(written, known, n=1, cutoff=0.5)
+    detail = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(sorted(known))}"
+    return ConfigError(f"{source}: there is no setting {written!r}", detail=detail)
+
+
+def _typed(source: str, written: str, value: object, wanted: object, *, strict: bool) -> object:
+    try:
+        return msgspec.convert(value, wanted, strict=strict)
+    except msgspec.ValidationError as error:
+        raise ConfigError(
+            f"{source}: {written} = {value!r} is not valid", detail=f"needed is {_describe(wanted)}"
+        ) from error
+
+
+def _describe(wanted: object) -> str:
+    """A setting's type in words."""
+    kind = msgspec.inspect.type_info(wanted)
+    match kind:
+        case msgspec.inspect.IntType():
+            return f"a whole number from {kind.ge} to {kind.le}"
+        case msgspec.inspect.FloatType():
+            return f"a number of seconds over 0 and up to {kind.le:g}"
+        case msgspec.inspect.BoolType():
+            return "true or false"
+        case msgspec.inspect.LiteralType():
+            return f"one of {', '.join(str(value) for value in kind.values)}"
+        case _:
+            return "a text in quotes"
+
+
+def _check_together(config: Config) -> None:
+    """What no single setting can tell."""
+    if not _is_loopback(config.host) and not config.allow_unauthenticated:
+        raise ConfigError(
+            f"host {config.host!r} can be reached from other machines, and the store asks for no token",
+            detail="listen on 127.0.0.1, or set allow_unauthenticated if the network itself is guarded",
+        )
+    driver, place = config.pool_address
+    if driver == "dir" and Path(config.journal).is_relative_to(place):
+        raise ConfigError(
+            f"the journal {config.journal} lies in the pool {place} that it describes",
+            detail="give --journal a directory outside the pool",
+        )
+    if not config.image_service or any(c in config.image_service for c in "/@?# "):
+        raise ConfigError(
+            f"image service {config.image_service!r} is not HOST or HOST:PORT",
+            detail="for example --image-service images.example.net:20000",
+        )
+    host, colon, port = config.image_service.rpartition(":")
+    if colon and not (host and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise ConfigError(
+            f"image service {config.image_service!r}: {port!r} is not a port", detail="1 to 65535"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
