@@ -1,0 +1,67 @@
+# imagestore's one door: every target sets up what it needs, once, in .venv.
+# The environment is rebuilt when requirements.lock changes; otherwise nothing asks the network.
+
+PORT ?= 19999
+POOL ?= dir:pool
+JOURNAL ?= journal
+ROWS ?=
+ARGS ?=
+
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+    $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+READY := .venv/ready
+CODE := imagestore tests benchmarks
+SYSTEM_PACKAGES := btrfs-progs e2fsprogs qemu-utils xfsprogs zfsutils-linux
+
+# No setting of the person who calls us (find-links, user installs, proxies' mirrors) may change
+# what the lock says; hashes decide what is installed.
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_NO_INPUT := 1
+export PIP_ROOT_USER_ACTION := ignore
+export PYTHONNOUSERSITE := 1
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run demo check format test test-system bench lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@echo
+	@echo "  Settings: PORT=$(PORT) POOL=$(POOL) JOURNAL=$(JOURNAL) (run), ARGS=… (run, test, test-system), ROWS=name (bench)"
+
+setup: $(READY) ## make .venv with everything in it, .venv/bin/imagestore included
+
+run: $(READY) ## serve on the directory pool ./pool, journal in ./journal, port $(PORT)
+	exec $(BIN)/imagestore serve --pool $(POOL) --journal $(JOURNAL) --port $(PORT) $(ARGS)
+
+demo: $(READY) ## walk through a throw-away store: fetch, disks, snapshot, rollback, kill -9, restart
+	$(BIN)/imagestore demo $(ARGS)
+
+check: $(READY) ## lint, formatting and types, strict; takes seconds
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/mypy
+
+format: $(READY) ## format the code and mend what the linter can mend
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+test: $(READY) ## all tests that need neither root nor Debian packages
+	$(BIN)/python -m pytest -m 'not system and not zfs' $(ARGS)
+
+test-system: $(READY) ## tests on loop-mounted xfs and btrfs and against Debian's tools; installs them, needs root
+	@tools/system-packages $(SYSTEM_PACKAGES)
+	$(BIN)/python -m pytest -m system --fail-on-skip $(ARGS)
+
+bench: $(READY) ## measure against the targets and print one table; ROWS=journal,streams,store picks modules
+	$(BIN)/python -m benchmarks $(ROWS)
+
+lock: pyproject.toml ## write requirements.lock anew from pyproject.toml (asks the network)
+	@tools/lock "$(PYTHON)"
+
+clean: ## remove .venv and all caches; pool and journal stay
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+
+$(READY): requirements.lock pyproject.toml
+	@tools/setup "$(PYTHON)"
