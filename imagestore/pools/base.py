@@ -191,7 +191,11 @@ class PoolDriver(Protocol):
         """Raises NotFound."""
 
     async def generation(self) -> int:
-        """A number that differs from before when anything in the pool may have changed."""
+        """A number that differs from before when the pool may have changed by another hand.
+
+        Changes made through this driver need not count: their rows are known.
+        Cheap: it is asked twice a second.
+        """
 
     async def space(self) -> Space: ...
 

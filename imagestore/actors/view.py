@@ -1,0 +1,157 @@
+"""The view: what is in the pool, ours and foreign, without asking it.
+
+Owns the rows that answer reads.  The zpool actor alone changes it: own
+mutations put their rows before the reply, a refresh brings what others did.
+A refresh that overlaps a mutation never undoes that mutation's rows.
+
+Promises the order of ``zfs list``: a dataset, its snapshots (oldest first),
+its children.  Knows nothing of the journal.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+
+from imagestore import names
+from imagestore.pools.base import Dataset
+
+
+def promised_bytes(row: Dataset) -> int:
+    """What a volume may still write without having reserved it.
+
+    An image's volume is never written again; a thick volume has reserved all.
+    """
+    if row.kind != "volume" or not row.sparse or row.tags.kind == "image":
+        return 0
+    return max(0, row.volsize - row.written)
+
+
+class View:
+    """All rows of the pool by name, in listing order."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, Dataset] = {}
+        self._order: list[str] = []
+        self._clones: dict[str, set[str]] = {}
+        self._touched: set[str] | None = None
+        self.promised_bytes = 0
+        """Sum of :func:`promised_bytes` over all rows."""
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._rows
+
+    # -- reading ------------------------------------------------------------
+
+    def get(self, name: str) -> Dataset | None:
+        return self._rows.get(name)
+
+    def under(self, name: str) -> Iterator[Dataset]:
+        """The dataset itself (if it is there), its snapshots, and all below, in listing order."""
+        start = 0 if name == "" else bisect_left(self._order, _path_key(name), key=self._key)
+        for index in range(start, len(self._order)):
+            row = self._rows[self._order[index]]
+            if not names.is_within(row.name, name):
+                return
+            yield row
+
+    def snapshots(self, dataset: str) -> Sequence[Dataset]:
+        """The snapshots of one dataset, oldest first."""
+        found = []
+        for row in self.under(dataset):
+            if row.name == dataset:
+                continue
+            if row.kind != "snapshot" or names.parent(row.name) != dataset:
+                break
+            found.append(row)
+        return found
+
+    def clones(self, snapshot: str) -> Sequence[str]:
+        """Names of the clones of a snapshot, sorted."""
+        return sorted(self._clones.get(snapshot, ()))
+
+    # -- changing (the zpool actor alone) -----------------------------------
+
+    def put(self, rows: Iterable[Dataset]) -> None:
+        """Add or replace rows after an own mutation."""
+        for row in rows:
+            self._touch(row.name)
+            self._put(row)
+
+    def remove(self, removed: Iterable[str]) -> None:
+        """Take out rows after an own mutation; absent ones are no matter."""
+        for name in removed:
+            self._touch(name)
+            self._remove(name)
+
+    def begin_refresh(self) -> None:
+        """From now on remember which names own mutations touch."""
+        self._touched = set()
+
+    def end_refresh(self, rows: Sequence[Dataset]) -> None:
+        """Take over what the pool said between :meth:`begin_refresh` and now, but for touched names."""
+        touched = self._touched if self._touched is not None else set()
+        self._touched = None
+        if not touched:
+            self._replace_all(rows)
+            return
+        fresh = {row.name: row for row in rows}
+        for name in [n for n in self._rows if n not in fresh and n not in touched]:
+            self._remove(name)
+        for name, row in fresh.items():
+            if name not in touched and self._rows.get(name) != row:
+                self._put(row)
+
+    def abandon_refresh(self) -> None:
+        """The pool could not be read; nothing is taken over."""
+        self._touched = None
+
+    def _replace_all(self, rows: Sequence[Dataset]) -> None:
+        self._rows = {row.name: row for row in rows}
+        self._order = sorted(self._rows, key=self._key)
+        self._clones = {}
+        for row in rows:
+            if row.origin:
+                self._clones.setdefault(row.origin, set()).add(row.name)
+        self.promised_bytes = sum(map(promised_bytes, rows))
+
+    def _touch(self, name: str) -> None:
+        if self._touched is not None:
+            self._touched.add(name)
+
+    def _put(self, row: Dataset) -> None:
+        self._remove(row.name)
+        self._rows[row.name] = row
+        self._order.insert(bisect_left(self._order, self._key(row.name), key=self._key), row.name)
+        self.promised_bytes += promised_bytes(row)
+        if row.origin:
+            self._clones.setdefault(row.origin, set()).add(row.name)
+
+    def _remove(self, name: str) -> None:
+        row = self._rows.get(name)
+        if row is None:
+            return
+        del self._order[bisect_left(self._order, self._key(name), key=self._key)]
+        del self._rows[name]
+        self.promised_bytes -= promised_bytes(row)
+        clones = self._clones.get(row.origin)
+        if clones is not None:
+            clones.discard(name)
+            if not clones:
+                del self._clones[row.origin]
+
+    def _key(self, name: str) -> str:
+        """Sorts a dataset before its snapshots (by createtxg) before its children.
+
+        ``\\x00`` and ``\\x01`` stand below every character of a name, so a whole
+        subtree comes before the next sibling.
+        """
+        dataset, at, snapshot = name.partition("@")
+        if not at:
+            return _path_key(dataset)
+        return f"{_path_key(dataset)}\x00{self._rows[name].createtxg:020d}{snapshot}"
+
+
+def _path_key(dataset: str) -> str:
+    return dataset.replace("/", "\x01") if dataset else ""

@@ -1,0 +1,286 @@
+"""The zpool actor: the one who changes the pool.
+
+Owns the driver, with bounded concurrency; the claims; the space ledger; the
+view.  Everybody else reads the view and sends messages.  Its mailbox is never
+blocked by work: each message that takes time is served by a task of its own.
+
+Promises: an own change is in the view before its reply; a foreign one within
+``refresh_seconds``.  It never asks another actor.
+"""
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import assert_never
+
+import trio
+from msgspec import Struct
+
+from imagestore import names
+from imagestore.actors.base import NO_DEADLINE, Mailbox, Reply, check_deadline
+from imagestore.actors.claims import Claim, ClaimTable
+from imagestore.actors.ledger import Ledger
+from imagestore.actors.view import View
+from imagestore.errors import DeadlineExceeded, ImageStoreError
+from imagestore.pools.base import Creation, Dataset, PoolDriver, Space, Tags, Target
+
+# --- what the driver can be told ---------------------------------------------
+
+
+class Create(Struct, frozen=True, kw_only=True):
+    creations: tuple[Creation, ...]
+
+
+class TakeSnapshot(Struct, frozen=True, kw_only=True):
+    datasets: tuple[Target, ...]
+    snapshot: str
+    tags: Tags
+
+
+class Destroy(Struct, frozen=True, kw_only=True):
+    targets: tuple[Target, ...]
+    force: bool = False
+
+
+class RollBack(Struct, frozen=True, kw_only=True):
+    snapshots: tuple[Target, ...]
+    newer: tuple[Target, ...]
+    operation: str
+    force: bool = False
+
+
+class Rename(Struct, frozen=True, kw_only=True):
+    target: Target
+    name: str
+
+
+class Retag(Struct, frozen=True, kw_only=True):
+    target: Target
+    tags: Tags
+
+
+Command = Create | TakeSnapshot | Destroy | RollBack | Rename | Retag
+
+# --- messages ------------------------------------------------------------------
+
+
+class ClaimRequest(Struct, frozen=True, kw_only=True):
+    holder: str
+    claim: Claim
+    deadline: float
+    reply: Reply[None]
+
+
+class ClaimRelease(Struct, frozen=True, kw_only=True):
+    holder: str
+
+
+class Reserve(Struct, frozen=True, kw_only=True):
+    operation: str
+    size: int
+    reply: Reply[None]
+
+
+class Execute(Struct, frozen=True, kw_only=True):
+    command: Command
+    reply: Reply[tuple[Dataset, ...]]
+
+
+Message = ClaimRequest | ClaimRelease | Reserve | Execute
+
+
+class ZpoolActor:
+    """See the module. Start it with ``await nursery.start(zpool.run)``."""
+
+    def __init__(
+        self,
+        driver: PoolDriver,
+        *,
+        concurrency: int = 8,
+        mailbox: int = 1024,
+        refresh_seconds: float = 0.5,
+    ) -> None:
+        self.driver = driver
+        self.view = View()
+        self.ledger = Ledger()
+        self._mailbox: Mailbox[Message] = Mailbox(mailbox)
+        self._claims: ClaimTable[str] = ClaimTable()
+        self._claimants: dict[str, Reply[None]] = {}
+        self._slots = trio.CapacityLimiter(concurrency)
+        self._refresh_seconds = refresh_seconds
+        self._generation = -1
+
+    @property
+    def pool(self) -> str:
+        return self.driver.name
+
+    # -- the actor ------------------------------------------------------------
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until the mailbox is closed and drained."""
+        await self.refresh()
+        async with trio.open_nursery() as nursery:
+            refresher = trio.CancelScope()
+            nursery.start_soon(self._keep_fresh, refresher)
+            task_status.started()
+            try:
+                while True:
+                    self._dispatch(await self._mailbox.receive(), nursery)
+            except trio.EndOfChannel:
+                refresher.cancel(reason="the zpool actor ends")
+
+    def close(self) -> None:
+        """Take no new messages; :meth:`run` returns when those under way are answered."""
+        self._mailbox.close()
+
+    def _dispatch(self, message: Message, nursery: trio.Nursery) -> None:
+        match message:
+            case ClaimRequest():
+                self._claim(message)
+            case ClaimRelease():
+                self.ledger.release(message.holder)
+                self._claimants.pop(message.holder, None)
+                for holder in self._claims.release(message.holder):
+                    self._grant(holder)
+            case Reserve():
+                nursery.start_soon(self._reserve, message)
+            case Execute():
+                nursery.start_soon(self._execute, message)
+            case _:
+                assert_never(message)
+
+    def _claim(self, request: ClaimRequest) -> None:
+        if request.reply.abandoned:
+            return
+        if trio.current_time() > request.deadline:
+            request.reply.fail(DeadlineExceeded())
+            return
+        self._claimants[request.holder] = request.reply
+        if self._claims.request(request.holder, request.claim):
+            self._grant(request.holder)
+
+    def _grant(self, holder: str) -> None:
+        """Tell the holder. One that has gone away releases what it is granted (see ``claimed``)."""
+        self._claimants.pop(holder).put(None)
+
+    async def _reserve(self, message: Reserve) -> None:
+        try:
+            space = await self.driver.space()
+            self.ledger.reserve(
+                message.operation,
+                message.size,
+                available=space.available,
+                promised=self.view.promised_bytes,
+            )
+        except ImageStoreError as error:
+            message.reply.fail(error)
+        else:
+            message.reply.put(None)
+
+    async def _execute(self, message: Execute) -> None:
+        try:
+            async with self._slots:
+                rows = await self._drive(message.command)
+        except Exception as error:  # noqa: BLE001 (the asker decides what it means; see operation.py)
+            message.reply.fail(error)
+        else:
+            message.reply.put(rows)
+
+    async def _drive(self, command: Command) -> tuple[Dataset, ...]:
+        """Do it, and put what came of it into the view."""
+        rows: Sequence[Dataset]
+        match command:
+            case Create():
+                rows = await self.driver.create(command.creations)
+            case TakeSnapshot():
+                rows = await self.driver.snapshot(command.datasets, command.snapshot, command.tags)
+                rows = (*rows, *await self._again(names.parent(row.name) for row in rows))
+            case Destroy():
+                await self.driver.destroy(command.targets, force=command.force)
+                self.view.remove(target.name for target in command.targets)
+                rows = ()
+            case RollBack():
+                rows = await self.driver.rollback(
+                    command.snapshots,
+                    destroy=command.newer,
+                    operation=command.operation,
+                    force=command.force,
+                )
+                self.view.remove(target.name for target in command.newer)
+            case Rename():
+                rows = await self.driver.rename(command.target, command.name)
+                self.view.remove([row.name for row in self.view.under(command.target.name)])
+            case Retag():
+                rows = (await self.driver.tag(command.target, command.tags),)
+            case _:
+                assert_never(command)
+        self.view.put(rows)
+        return tuple(rows)
+
+    async def _again(self, changed: Iterable[str]) -> list[Dataset]:
+        """Rows that an own change altered beside those that it answered with."""
+        return [await self.driver.get(name) for name in changed]
+
+    # -- the view ---------------------------------------------------------------
+
+    async def refresh(self) -> None:
+        """Read the whole pool. Own mutations that overlap keep their rows."""
+        generation = await self.driver.generation()
+        self.view.begin_refresh()
+        try:
+            rows = await self.driver.list()
+        except BaseException:
+            self.view.abandon_refresh()
+            raise
+        self.view.end_refresh(rows)
+        self._generation = generation
+
+    async def _keep_fresh(self, scope: trio.CancelScope) -> None:
+        with scope:
+            while True:
+                await trio.sleep(self._refresh_seconds)
+                if await self.driver.generation() != self._generation:
+                    await self.refresh()
+
+    # -- what other actors call ---------------------------------------------------
+
+    @asynccontextmanager
+    async def claimed(
+        self, operation: str, claim: Claim, *, deadline: float = NO_DEADLINE
+    ) -> AsyncIterator[None]:
+        """Hold ``claim`` for ``operation``; claim and reservation end with the block.
+
+        Raises:
+            DeadlineExceeded: it was not granted in time; nothing is held.
+        """
+        try:
+            await self._ask_for_claim(operation, claim, deadline)
+            check_deadline(deadline)
+            yield
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._mailbox.post(ClaimRelease(holder=operation))
+
+    async def _ask_for_claim(self, operation: str, claim: Claim, deadline: float) -> None:
+        with trio.move_on_at(deadline):
+            await self._mailbox.ask(
+                lambda reply: ClaimRequest(holder=operation, claim=claim, deadline=deadline, reply=reply)
+            )
+            return
+        raise DeadlineExceeded
+
+    async def reserve(self, operation: str, size: int) -> None:
+        """Set the operation's reservation to ``size`` bytes. Raises NoSpace."""
+        await self._mailbox.ask(lambda reply: Reserve(operation=operation, size=size, reply=reply))
+
+    async def execute(self, command: Command) -> tuple[Dataset, ...]:
+        """Have the driver do ``command``; its rows are in the view when this returns.
+
+        Cancelling the asker does not cancel the command.
+        """
+        return await self._mailbox.ask(lambda reply: Execute(command=command, reply=reply))
+
+    async def space(self) -> Space:
+        """Total, and what may still be promised to new volumes, in bytes."""
+        space = await self.driver.space()
+        free = self.ledger.free_bytes(space.available, self.view.promised_bytes)
+        return Space(total=space.total, available=free)
