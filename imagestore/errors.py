@@ -288,6 +288,30 @@ class ConfigError(ImageStoreError):
     exit_code = 2
 
 
+# --- talking to a store, on the client's side ----------------------------------------
+
+
+class Unreachable(ImageStoreError):
+    """No store answers at the address."""
+
+    code = -32040
+    http_status = 502
+    exit_code = 40
+    retryable = True
+
+
+class BrokenOff(Unreachable):
+    """The connection ended before the answer or the stream did."""
+
+    exit_code = 41
+
+
+class AnswerTimeout(Unreachable):
+    """The store did not answer in the time given; an accepted operation goes on there."""
+
+    exit_code = 42
+
+
 # The names of the original program, for callers that embed the store.
 EAGAIN = TemporarilyUnavailable
 EEXIST = AlreadyExists

@@ -1,0 +1,302 @@
+"""A typed RPC client for programs that do one thing and end, such as the command line.
+
+Owns the wire from the client's side: one connection a call, so that nothing
+stale is ever reused.  Every failure is one of ``imagestore.errors``: what the
+store said becomes the error it was there, a store that is not there is
+``Unreachable``.  Knows nothing of terminals.  Only the standard library and
+msgspec are imported: a command must start in no time.
+"""
+
+import http.client
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Struct
+
+from imagestore import errors
+from imagestore.model import (
+    Guest,
+    GuestRequest,
+    GuestResponse,
+    Image,
+    ImageRequest,
+    ImageResponse,
+    Snapshot,
+    SnapshotRequest,
+    SnapshotResponse,
+    Volume,
+    VolumeRequest,
+    VolumeResponse,
+)
+
+DEFAULT_SERVER = "http://127.0.0.1:19999"
+RPC_PATH = "/_mistify_RPC_"
+DOWNLOAD_PATH = "/snapshots/download"
+
+PIECE_BYTES = 1 << 20
+"""Most bytes of a download that are held at once."""
+
+CONNECT_SECONDS = 10.0
+"""A store on the same machine takes a connection at once or not at all."""
+
+_Answer = TypeVar("_Answer", bound=Struct)
+
+_EXACT: dict[str, type[errors.ImageStoreError]] = {
+    "not found": errors.NotFound,
+    "not a valid dataset": errors.NotValid,
+    "not a volume": errors.NotVolume,
+    "not a snapshot": errors.NotSnapshot,
+    "invalid argument": errors.InvalidArgument,
+    "need an id": errors.InvalidArgument,
+    "need id": errors.InvalidArgument,
+    "need dest": errors.InvalidArgument,
+    "need a dest": errors.InvalidArgument,
+    "need a valid size": errors.InvalidArgument,
+    "invalid snapshot dest": errors.InvalidArgument,
+    "cannot create a snapshot of a snapshot": errors.InvalidArgument,
+    errors.NoSpace.text: errors.NoSpace,
+    errors.TemporarilyUnavailable.text: errors.TemporarilyUnavailable,
+    errors.DeadlineExceeded.text: errors.DeadlineExceeded,
+    errors.ReadOnly.text: errors.ReadOnly,
+    errors.Stopping.text: errors.Stopping,
+    errors.Cancelled.text: errors.Cancelled,
+}
+
+_BEGINNINGS: tuple[tuple[str, type[errors.ImageStoreError]], ...] = (
+    ("dataset already exists", errors.AlreadyExists),
+    ("snapshot has dependent clones: ", errors.HasClones),
+    ("image has dependent clones: ", errors.HasClones),
+    ("more recent snapshots exist: ", errors.NewerSnapshots),
+    ("snapshot is held: ", errors.Held),
+    ("dataset is in use: ", errors.InUse),
+)
+
+
+def error_of(text: str) -> errors.ImageStoreError:
+    """The error that the store meant with the one line it sent."""
+    exact = _EXACT.get(text)
+    if exact is not None:
+        return exact(text)
+    for beginning, kind in _BEGINNINGS:
+        if text.startswith(beginning):
+            return kind(text)
+    return errors.ImageStoreError(text)
+
+
+class _Reply(Struct, frozen=True):
+    result: msgspec.Raw = msgspec.Raw(b"null")
+    error: Any = None
+
+
+class Client:
+    """The methods of a store at ``server``, as calls.
+
+    Parameters:
+        server: ``http://HOST:PORT`` (``HOST:PORT`` will do).
+        timeout: seconds to wait for each piece of an answer; None waits for ever.
+            The store goes on with what it accepted.
+
+    Raises (every method): the store's errors, ``Unreachable``, ``AnswerTimeout``, ``BrokenOff``.
+    """
+
+    def __init__(self, server: str = DEFAULT_SERVER, *, timeout: float | None = None) -> None:
+        self.server = server if "://" in server else f"http://{server}"
+        parts = urlsplit(self.server)
+        try:
+            self._host, self._port = parts.hostname, parts.port or 80
+        except ValueError:
+            self._host, self._port = None, 0
+        if parts.scheme != "http" or not self._host or parts.path not in ("", "/"):
+            raise errors.ConfigError(
+                f"server {server!r} is not http://HOST:PORT", detail=f"for example {DEFAULT_SERVER}"
+            )
+        self.timeout = timeout
+
+    # -- images -------------------------------------------------------------
+
+    def list_images(self) -> tuple[Image, ...]:
+        return self.call("ListImages", ImageRequest(), ImageResponse).images
+
+    def get_image(self, image: str) -> Image:
+        return _only(self.call("GetImage", ImageRequest(id=image), ImageResponse).images)
+
+    def request_image(self, image: str, *, type: str = "", source: str = "") -> Image:  # noqa: A002 (the wire's)
+        """Have an image fetched; returns when it is usable."""
+        request = ImageRequest(id=image, type=type, source=source)
+        return _only(self.call("RequestImage", request, ImageResponse).images)
+
+    def delete_image(self, image: str) -> Image:
+        return _only(self.call("DeleteImage", ImageRequest(id=image), ImageResponse).images)
+
+    def clone_image(self, image: str, dest: str) -> Volume:
+        return _only(self.call("CloneImage", ImageRequest(id=image, dest=dest), VolumeResponse).volumes)
+
+    # -- volumes --------------------------------------------------------------
+
+    def list_volumes(self) -> tuple[Volume, ...]:
+        return self.call("ListVolumes", VolumeRequest(), VolumeResponse).volumes
+
+    def create_volume(self, volume: str, *, size_mib: int) -> Volume:
+        request = VolumeRequest(id=volume, size=size_mib)
+        return _only(self.call("CreateVolume", request, VolumeResponse).volumes)
+
+    def get_volume(self, volume: str) -> Volume:
+        return _only(self.call("GetVolume", VolumeRequest(id=volume), VolumeResponse).volumes)
+
+    def delete_dataset(self, dataset: str, *, force: bool = False) -> tuple[Volume, ...]:
+        request = VolumeRequest(id=dataset, force=force)
+        return self.call("DeleteDataset", request, VolumeResponse).volumes
+
+    # -- snapshots ------------------------------------------------------------
+
+    def create_snapshot(self, dataset: str, dest: str, *, recursive: bool = False) -> tuple[Snapshot, ...]:
+        request = SnapshotRequest(id=dataset, dest=dest, recursive=recursive)
+        return self.call("CreateSnapshot", request, SnapshotResponse).snapshots
+
+    def get_snapshot(self, snapshot: str) -> Snapshot:
+        return _only(self.call("GetSnapshot", SnapshotRequest(id=snapshot), SnapshotResponse).snapshots)
+
+    def list_snapshots(self, dataset: str = "") -> tuple[Snapshot, ...]:
+        return self.call("ListSnapshots", SnapshotRequest(id=dataset), SnapshotResponse).snapshots
+
+    def delete_snapshot(
+        self, snapshot: str, *, recursive: bool = False, force: bool = False
+    ) -> tuple[Snapshot, ...]:
+        request = SnapshotRequest(id=snapshot, recursive=recursive, force=force)
+        return self.call("DeleteSnapshot", request, SnapshotResponse).snapshots
+
+    def rollback_snapshot(
+        self, snapshot: str, *, destroy_more_recent: bool = False, force: bool = False
+    ) -> Snapshot:
+        request = SnapshotRequest(id=snapshot, destroyMoreRecent=destroy_more_recent, force=force)
+        return _only(self.call("RollbackSnapshot", request, SnapshotResponse).snapshots)
+
+    # -- guests -----------------------------------------------------------------
+
+    def verify_disks(self, guest: Guest) -> Guest:
+        return self.call("VerifyDisks", GuestRequest(guest=guest), GuestResponse).guest
+
+    def create_guest_disks(self, guest: Guest) -> Guest:
+        return self.call("CreateGuestDisks", GuestRequest(guest=guest), GuestResponse).guest
+
+    def delete_guests_disks(self, guest: Guest, *, force: bool = False) -> Guest:
+        return self.call("DeleteGuestsDisks", GuestRequest(guest=guest, force=force), GuestResponse).guest
+
+    # -- the wire ---------------------------------------------------------------
+
+    def call(self, method: str, request: Struct, answer: type[_Answer]) -> _Answer:
+        """Call ``ImageStore.<method>`` and decode its answer."""
+        body = msgspec.json.encode({"method": f"ImageStore.{method}", "params": [request], "id": 1})
+        with self._request("POST", RPC_PATH, body) as response:
+            data = response.read()
+        try:
+            reply = msgspec.json.decode(data, type=_Reply)
+            if reply.error is None:
+                return msgspec.json.decode(reply.result, type=answer)
+        except msgspec.DecodeError as problem:
+            raise errors.Unreachable(
+                f"what answers at {self.server} is no image store", detail=str(problem)
+            ) from problem
+        raise error_of(reply.error if isinstance(reply.error, str) else str(reply.error))
+
+    def ready(self) -> bool:
+        """Whether the store says that it serves."""
+        try:
+            with self._request("GET", "/readyz", None):
+                return True
+        except errors.ImageStoreError:
+            return False
+
+    @contextmanager
+    def download(self, snapshot: str) -> Iterator[Iterator[memoryview]]:
+        """The stream of a snapshot, in pieces that are valid until the next is asked for.
+
+        The pieces raise ``BrokenOff`` when the stream ends before its end.
+        """
+        body = msgspec.json.encode(SnapshotRequest(id=snapshot))
+        with self._request("POST", DOWNLOAD_PATH, body) as response:
+            yield response.pieces()
+
+    @contextmanager
+    def _request(self, verb: str, path: str, body: bytes | None) -> Iterator["_Response"]:
+        """One exchange; what is not 200 is raised as the error that its text names."""
+        connection = http.client.HTTPConnection(self._host or "", self._port, timeout=CONNECT_SECONDS)
+        try:
+            try:
+                connection.connect()
+            except OSError as problem:
+                raise errors.Unreachable(
+                    f"no store answers at {self.server}: {_reason(problem)}",
+                    detail="start one with: imagestore serve; or name another with --server",
+                ) from problem
+            connection.sock.settimeout(self.timeout)
+            with self._failures():
+                connection.request(verb, path, body, {"Content-Type": "application/json"} if body else {})
+                response = connection.getresponse()
+                if response.status != 200:
+                    raise error_of(response.read(1 << 16).decode("utf-8", "replace").strip())
+            yield _Response(response, self._failures)
+        finally:
+            connection.close()
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        """What the socket and http.client raise, as errors of ours."""
+        try:
+            yield
+        except TimeoutError as problem:
+            raise errors.AnswerTimeout(
+                f"no answer within {self.timeout:g} s",
+                detail="what the store accepted goes on there; ask again, or give a longer --timeout",
+            ) from problem
+        except (http.client.HTTPException, ConnectionError) as problem:
+            raise errors.BrokenOff(
+                f"the connection to {self.server} broke off: {_reason(problem)}",
+                detail="the store may have stopped; ask again when it is back",
+            ) from problem
+
+
+class _Response:
+    """An answer whose reading raises errors of ours; what its reader does raises as it is."""
+
+    def __init__(
+        self, response: http.client.HTTPResponse, failures: Callable[[], AbstractContextManager[None]]
+    ) -> None:
+        self._response = response
+        self._failures = failures
+
+    def read(self) -> bytes:
+        with self._failures():
+            return self._response.read()
+
+    def pieces(self) -> Iterator[memoryview]:
+        buffer = memoryview(bytearray(PIECE_BYTES))
+        while count := self._fill(buffer):
+            yield buffer[:count]
+
+    def _fill(self, buffer: memoryview) -> int:
+        with self._failures():
+            count = self._response.readinto(buffer)
+            if count == 0 and self._response.length:
+                raise http.client.IncompleteRead(b"", self._response.length)
+        return count
+
+
+def _only(answer: tuple[_Answer, ...]) -> _Answer:
+    if len(answer) != 1:
+        raise errors.Unreachable(f"the store answered {len(answer)} objects where one was due")
+    return answer[0]
+
+
+def _reason(problem: Exception) -> str:
+    if isinstance(problem, socket.gaierror):
+        return "its name cannot be resolved"
+    if isinstance(problem, OSError) and problem.strerror:
+        return problem.strerror.lower()
+    if isinstance(problem, http.client.IncompleteRead):
+        return "the answer is not complete"
+    return str(problem) or type(problem).__name__
