@@ -32,7 +32,7 @@ help: ## list the targets
 
 setup: $(READY) ## make .venv with everything in it, .venv/bin/imagestore included
 
-run: $(READY) ## serve on the directory pool ./pool, journal in ./journal, port $(PORT)
+run: $(READY) ## serve on the directory pool ./pool, journal in ./journal
 	exec $(BIN)/imagestore serve --pool $(POOL) --journal $(JOURNAL) --port $(PORT) $(ARGS)
 
 demo: $(READY) ## walk through a throw-away store: fetch, disks, snapshot, rollback, kill -9, restart
