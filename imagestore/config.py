@@ -155,8 +155,8 @@ def load(
     """The settings that flags, environment, file and defaults amount to.
 
     Parameters:
-        flags: settings given on the command line, by our keys (plus ``zpool``);
-            None counts as not given.
+        flags: settings given on the command line, by our keys (plus ``zpool``),
+            as texts or typed; None counts as not given.
         environment: usually ``os.environ``.
         file: path of a TOML file; None looks at ``IMAGESTORE_CONFIG``.
         base: the checkout whose ``pool`` and ``journal`` are the defaults; None means installed.
@@ -167,7 +167,8 @@ def load(
     file = file or environment.get("IMAGESTORE_CONFIG") or None
     layers = [_from_file(file)] if file is not None else []
     layers.append(_from_environment(environment))
-    layers.append(_layer("the command line", {k: v for k, v in flags.items() if v is not None}, strict=True))
+    given = {key: value for key, value in flags.items() if value is not None}
+    layers.append(_layer("the command line", given, strict=False))
     settings: dict[str, object] = {
         "pool": f"dir:{base}/pool" if base is not None else "zfs:mistify",
         "journal": f"{base}/journal" if base is not None else "/var/lib/imagestore/journal",

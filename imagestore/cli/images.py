@@ -1,0 +1,125 @@
+"""``imagestore image``: fetch, list, show, clone and remove images, over RPC."""
+
+import threading
+
+import click
+from msgspec import UNSET
+
+from imagestore.cli.connection import confirm, connected, examples, yes_option
+from imagestore.cli.output import Column, Format, output_option, show_one, show_rows
+from imagestore.cli.progress import Report, progress, shows_progress
+from imagestore.cli.sizes import show_bytes, show_mib
+from imagestore.cli.volumes import VOLUME_COLUMNS
+from imagestore.client import Client
+from imagestore.errors import ImageStoreError
+from imagestore.model import Image
+
+POLL_SECONDS = 0.5
+"""How often a progress bar asks."""
+
+
+def _status(image: Image) -> str:
+    status = image.status if image.status is not UNSET else ""
+    if image.progress is not UNSET:
+        done, total = image.progress.done_bytes, image.progress.total_bytes
+        return f"{status} {show_bytes(done)}" + (f" of {show_bytes(total)}" if total else "")
+    return f"{status}: {image.reason}" if image.reason is not UNSET and image.reason else status
+
+
+IMAGE_COLUMNS = (
+    Column[Image]("id", lambda image: image.id),
+    Column[Image]("type", lambda image: image.type or "-"),
+    Column[Image]("size", lambda image: show_mib(image.size) if image.size else "-", right=True),
+    Column[Image]("status", _status),
+    Column[Image]("snapshot", lambda image: image.snapshot if image.snapshot is not UNSET else "-"),
+)
+
+
+@click.group()
+def image() -> None:
+    """Fetch, list, show, clone and remove images."""
+
+
+@image.command(
+    epilog=examples("imagestore image pull deb12", "imagestore image pull deb12 --type kvm -o json")
+)
+@click.argument("image_id", metavar="ID")
+@click.option("--type", "image_type", default="", metavar="TYPE", help="What the image is for, e.g. kvm.")
+@output_option
+@connected
+def pull(client: Client, image_id: str, image_type: str, output: Format) -> None:
+    """Have an image fetched from the image service, and wait until it is usable.
+
+    Giving up here does not stop the store: the same command again joins the same fetch.
+    """
+    if not shows_progress():
+        show_one(client.request_image(image_id, type=image_type), IMAGE_COLUMNS, output)
+        return
+    with progress(image_id) as report:
+        fetched = _pull_watched(client, image_id, image_type, report)
+    show_one(fetched, IMAGE_COLUMNS, output)
+
+
+def _pull_watched(client: Client, image_id: str, image_type: str, report: Report) -> Image:
+    """Wait in a thread for the answer, and here ask how far it is."""
+    answers: list[Image | BaseException] = []
+
+    def wait() -> None:
+        try:
+            answers.append(client.request_image(image_id, type=image_type))
+        except BaseException as problem:
+            answers.append(problem)
+
+    waiting = threading.Thread(target=wait, daemon=True)
+    waiting.start()
+    while waiting.is_alive():
+        waiting.join(POLL_SECONDS)
+        try:
+            seen = client.get_image(image_id)
+        except ImageStoreError:
+            continue  # not known yet, or the other thread will say what is wrong
+        if seen.progress is not UNSET:
+            status = seen.status if seen.status is not UNSET else ""
+            report(status, seen.progress.done_bytes, seen.progress.total_bytes)
+    (answer,) = answers
+    if isinstance(answer, BaseException):
+        raise answer
+    return answer
+
+
+@image.command("ls", epilog=examples("imagestore image ls", "imagestore image ls -o jsonl | jq .id"))
+@output_option
+@connected
+def list_images(client: Client, output: Format) -> None:
+    """List all images, those on their way and those that failed included."""
+    show_rows(client.list_images(), IMAGE_COLUMNS, output)
+
+
+@image.command(epilog=examples("imagestore image show deb12", "imagestore image show deb12 -o json"))
+@click.argument("image_id", metavar="ID")
+@output_option
+@connected
+def show(client: Client, image_id: str, output: Format) -> None:
+    """Show one image."""
+    show_one(client.get_image(image_id), IMAGE_COLUMNS, output)
+
+
+@image.command(epilog=examples("imagestore image clone deb12 scratch/deb12"))
+@click.argument("image_id", metavar="ID")
+@click.argument("dest")
+@output_option
+@connected
+def clone(client: Client, image_id: str, dest: str, output: Format) -> None:
+    """Make the volume DEST, a clone of an image."""
+    show_one(client.clone_image(image_id, dest), VOLUME_COLUMNS, output)
+
+
+@image.command(epilog=examples("imagestore image rm deb12", "imagestore image rm deb12 --yes"))
+@click.argument("image_id", metavar="ID")
+@yes_option
+@output_option
+@connected
+def rm(client: Client, image_id: str, yes: bool, output: Format) -> None:
+    """Remove an image. One that has clones is not removed."""
+    confirm(f"Remove image {image_id}?", yes=yes)
+    show_one(client.delete_image(image_id), IMAGE_COLUMNS, output)

@@ -1,0 +1,113 @@
+"""The command ``imagestore``: its tree of commands, and how every one of them ends.
+
+Promises: an error of ours is one line on stderr (``imagestore: …``), perhaps
+a second that says what would be right, and the exit code that the error
+carries; no traceback.  Commands are imported when they are called, so that
+``--help`` and the clients start without trio, numpy or an HTTP server.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+from imagestore import __version__
+from imagestore.errors import ImageStoreError
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "serve": ("imagestore.cli.serve:serve", "Run the store."),
+    "demo": ("imagestore.cli.demo:demo", "Show a whole life of a throw-away store, kill -9 included."),
+    "image": ("imagestore.cli.images:image", "Fetch, list, clone and remove images."),
+    "guest": ("imagestore.cli.guests:guest", "Make, list and remove the disks of guests."),
+    "volume": ("imagestore.cli.volumes:volume", "Make, list and remove volumes."),
+    "snap": ("imagestore.cli.snapshots:snap", "Take, list, remove and go back to snapshots."),
+    "send": ("imagestore.cli.send:send", "Write a snapshot's stream to a file or a pipe."),
+    "log": ("imagestore.cli.audit:log", "Who did what and when, from the journal."),
+    "state": ("imagestore.cli.audit:state", "What is ours, now or at an earlier time, from the journal."),
+    "journal": ("imagestore.cli.journal:journal", "Check the journal, print its head."),
+    "stream": ("imagestore.cli.streams:stream", "Look into, unpack and make ZFS send streams, without ZFS."),
+    "config": ("imagestore.cli.settings:config", "Show or check the settings."),
+}
+"""Where each command lives, and its line in the list of commands, in the order shown."""
+
+INTERRUPTED = 130
+PIPE_CLOSED = 141
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Begin with: imagestore demo",
+)
+@click.version_option(__version__, prog_name="imagestore")
+def cli() -> None:
+    """The image and guest-disk store of a hypervisor."""
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit with its status."""
+    try:
+        status = cli.main(
+            args=None if arguments is None else list(arguments),
+            prog_name="imagestore",
+            standalone_mode=False,
+        )
+        sys.stdout.flush()
+    except click.ClickException as problem:
+        problem.show()
+        sys.exit(problem.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("imagestore: interrupted", err=True)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # Python flushes stdout once more as it ends; there is nobody to flush to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(PIPE_CLOSED)
+    except ImageStoreError as problem:
+        complain(problem)
+        sys.exit(problem.exit_code)
+    except BaseExceptionGroup as group:
+        leaves = _leaves(group)
+        if not all(isinstance(leaf, ImageStoreError | KeyboardInterrupt) for leaf in leaves):
+            raise
+        ours = [leaf for leaf in leaves if isinstance(leaf, ImageStoreError)]
+        for leaf in ours:
+            complain(leaf)
+        sys.exit(ours[0].exit_code if ours else INTERRUPTED)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def complain(problem: ImageStoreError) -> None:
+    """Say on stderr what went wrong, and on a second line what would be right."""
+    click.echo(f"imagestore: {problem}", err=True)
+    if problem.detail:
+        click.echo(f"  {problem.detail}", err=True)
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    leaves: list[BaseException] = []
+    for problem in group.exceptions:
+        leaves.extend(_leaves(problem) if isinstance(problem, BaseExceptionGroup) else [problem])
+    return leaves

@@ -1,0 +1,112 @@
+"""The flags of the settings, and ``imagestore config``: show and check them.
+
+Every setting has a flag: the common ones by name, all by ``--set KEY=VALUE``.
+"""
+
+import functools
+import os
+from collections.abc import Callable
+from typing import TypeVar
+
+import click
+import msgspec
+
+from imagestore.cli.connection import examples
+from imagestore.cli.output import Column, Format, output_option, show_one, show_rows
+from imagestore.config import Config, checkout, load
+from imagestore.errors import ConfigError
+
+_Result = TypeVar("_Result")
+
+_FLAGS = (
+    click.option("--pool", metavar="dir:PATH|zfs:NAME", help="The pool to keep everything in."),
+    click.option("-z", "--zpool", metavar="NAME", help="The same as --pool zfs:NAME."),
+    click.option("--journal", metavar="DIR", help="Directory of the journal."),
+    click.option("--host", metavar="ADDRESS", help="Address to listen on.  [127.0.0.1]"),
+    click.option("-p", "--port", metavar="PORT", help="Port to listen on; 0 takes a free one.  [19999]"),
+    click.option(
+        "-i",
+        "--image-service",
+        metavar="HOST[:PORT]",
+        help="Where images are fetched from.  [image.services.lochness.local]",
+    ),
+    click.option("-l", "--log-level", metavar="LEVEL", help="debug, info, warning or error.  [warning]"),
+    click.option("--num-fetchers", metavar="N", help="Images fetched at once.  [number of CPUs]"),
+    click.option("--max-pending", metavar="N", help="Images that may wait to be fetched.  [256]"),
+    click.option("--set", "others", multiple=True, metavar="KEY=VALUE", help="Any setting by its key."),
+    click.option(
+        "--config", "file", metavar="FILE", help="TOML file of settings (environment: IMAGESTORE_CONFIG)."
+    ),
+)
+
+_FLAG_KEYS = (
+    "pool",
+    "zpool",
+    "journal",
+    "host",
+    "port",
+    "image_service",
+    "log_level",
+    "num_fetchers",
+    "max_pending",
+)
+"""The settings that have a flag of their name."""
+
+
+def configured(function: Callable[..., _Result]) -> Callable[..., _Result]:
+    """Give a command the flags of the settings and hand it the ``Config`` they amount to."""
+
+    @functools.wraps(function)
+    def command(*arguments: object, others: tuple[str, ...], file: str | None, **options: object) -> _Result:
+        flags = {key: options.pop(key) for key in _FLAG_KEYS}
+        for written in others:
+            key, equals, value = written.partition("=")
+            if not equals:
+                raise ConfigError(
+                    f"--set {written!r} is not KEY=VALUE", detail="for example --set port=19998"
+                )
+            if flags.get(key) is not None:
+                raise ConfigError(f"{key} is given twice on the command line")
+            flags[key] = value
+        return function(
+            load(flags, environment=os.environ, file=file, base=checkout()), *arguments, **options
+        )
+
+    decorated: Callable[..., _Result] = command
+    for flag in reversed(_FLAGS):
+        decorated = flag(decorated)
+    return decorated
+
+
+@click.group()
+def config() -> None:
+    """Show or check the settings: flags > IMAGESTORE_* > TOML file > defaults."""
+
+
+@config.command(
+    epilog=examples(
+        "imagestore config show",
+        "imagestore config show --config /etc/imagestore.toml -o json",
+        "IMAGESTORE_PORT=1999 imagestore config show",
+    )
+)
+@output_option
+@configured
+def show(settings: Config, output: Format) -> None:
+    """Print every setting as `imagestore serve` with the same flags would have it."""
+    if output != "table":
+        show_one(settings, (), output)
+        return
+    pairs = [(key, str(value)) for key, value in msgspec.to_builtins(settings).items()]
+    columns = (
+        Column[tuple[str, str]]("setting", lambda pair: pair[0]),
+        Column[tuple[str, str]]("value", lambda pair: pair[1]),
+    )
+    show_rows(pairs, columns, output)
+
+
+@config.command(epilog=examples("imagestore config check --config /etc/imagestore.toml"))
+@configured
+def check(settings: Config) -> None:
+    """Exit 0 if the settings are right, else say what is wrong."""
+    click.echo(f"the settings are right: {settings.pool}, journal {settings.journal}, port {settings.port}")
