@@ -1,0 +1,71 @@
+"""Renaming, resizing and tagging datasets of a directory pool."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import trio
+from msgspec.structs import replace
+
+from imagestore.errors import NotVolume
+from imagestore.pools import rules
+from imagestore.pools.base import Dataset, Tags, Target
+from imagestore.pools.ground import Ground
+from imagestore.pools.groupcommit import Step
+from imagestore.pools.inuse import Leases
+from imagestore.pools.opening import finish_resize
+
+
+async def rename(ground: Ground, target: Target, name: str) -> Sequence[Dataset]:
+    """See ``PoolDriver.rename``."""
+    return await ground.change(partial(_record_rename, ground, target, name))
+
+
+def _record_rename(ground: Ground, target: Target, name: str, step: Step) -> Sequence[Dataset]:
+    moves = rules.check_rename(step.catalog, target, name)
+    moved = []
+    for entry, new_name in moves:
+        step.catalog.set_name(entry, new_name)
+        if entry.dataset.kind != "snapshot" and ground.tree.make(new_name, entry.file):
+            step.undo.callback(ground.tree.remove, [new_name])
+        moved.append(ground.measure(replace(entry, dataset=replace(entry.dataset, name=new_name))))
+    old = [entry.dataset.name for entry, _ in moves if entry.dataset.kind != "snapshot"]
+    step.after.append(lambda: ground.tree.remove(old))
+    return moved
+
+
+async def resize(ground: Ground, volume: Target, size: int) -> Dataset:
+    """See ``PoolDriver.resize``."""
+    rules.check_size(size)
+    async with ground.turn([volume]), ground.leased() as leases:
+        await ground.work("resizing a volume", partial(_check_resize, ground, volume, size, leases))
+        with trio.CancelScope(shield=True):
+            await ground.change(lambda step: step.catalog.set_resize(step.catalog.require(volume), size))
+            await ground.work("resizing a volume", partial(_finish, ground, volume, size, leases))
+    return await ground.look("measuring a volume", lambda: ground.measure(ground.lookup.require(volume)))
+
+
+def _check_resize(ground: Ground, volume: Target, size: int, leases: Leases) -> None:
+    entry = ground.lookup.require(volume)
+    if entry.dataset.kind != "volume":
+        raise NotVolume(detail=volume.name)
+    if size < entry.dataset.volsize:
+        ground.lease([entry], leases)
+
+
+def _finish(ground: Ground, volume: Target, size: int, leases: Leases) -> None:
+    ground.checkpoint("resize noted")
+    # Our own lease would make our own truncate wait.
+    leases.release()
+    with ground.opened.writer.lock:
+        finish_resize(ground.opened, ground.opened.writer.require(volume), size)
+
+
+async def tag(ground: Ground, target: Target, tags: Tags) -> Dataset:
+    """See ``PoolDriver.tag``."""
+
+    def change(step: Step) -> Dataset:
+        entry = step.catalog.require(target)
+        step.catalog.set_tags(entry, tags)
+        return ground.measure(replace(entry, dataset=replace(entry.dataset, tags=tags)))
+
+    return await ground.change(change)

@@ -1,0 +1,139 @@
+"""Destroying datasets, and rolling volumes back, in a directory pool.
+
+Both take something away: writers are kept out with leases from the check to
+the commit, rows go before files, and what the links showed changes after the
+commit.
+"""
+
+import os
+from collections.abc import Sequence
+from functools import partial
+
+import trio
+from msgspec import Struct
+from msgspec.structs import replace
+
+from imagestore.pools import rules
+from imagestore.pools.base import Dataset, Target
+from imagestore.pools.ground import Ground
+from imagestore.pools.groupcommit import Step
+from imagestore.pools.inuse import Leases
+
+
+async def destroy(ground: Ground, targets: Sequence[Target], force: bool) -> None:
+    """See ``PoolDriver.destroy``."""
+    async with ground.turn(targets), ground.leased() as leases:
+        await ground.work("destroying datasets", partial(_check_destroy, ground, targets, leases, force))
+        with trio.CancelScope(shield=True):
+            files = await ground.change_even_if_full(partial(_record_destroy, ground, targets))
+            await ground.remove(files)
+
+
+def _check_destroy(ground: Ground, targets: Sequence[Target], leases: Leases, force: bool) -> None:
+    with ground.lookup.reading():
+        entries = rules.check_destroy(ground.lookup, targets, ground.held)
+    if not force:
+        ground.lease([entry for entry in entries if entry.dataset.kind == "volume"], leases)
+
+
+def _record_destroy(ground: Ground, targets: Sequence[Target], step: Step) -> list[str]:
+    entries = rules.check_destroy(step.catalog, targets, ground.held)
+    for entry in entries:
+        step.catalog.delete(entry)
+        ground.forget(entry.dataset.createtxg)
+    gone = [entry.dataset.name for entry in entries if entry.dataset.kind != "snapshot"]
+    step.after.append(lambda: ground.tree.remove(gone))
+    return [entry.file for entry in entries if entry.file]
+
+
+class _RolledBack(Struct, frozen=True):
+    datasets: tuple[Dataset, ...]
+    old_files: tuple[str, ...]
+
+
+async def rollback(
+    ground: Ground, snapshots: Sequence[Target], destroy: Sequence[Target], operation: str, force: bool
+) -> Sequence[Dataset]:
+    """See ``PoolDriver.rollback``."""
+    volumes = await ground.look("looking up volumes", partial(_volumes, ground, snapshots))
+    async with ground.turn(volumes), ground.leased() as leases, ground.new_files() as made:
+        prepare = partial(_make_files, ground, snapshots, destroy, leases, force, made)
+        files = await ground.work("rolling back", prepare)
+        with trio.CancelScope(shield=True):
+            record = partial(_record_rollback, ground, snapshots, destroy, operation, files)
+            done = await ground.change(record, made)
+            await ground.remove(done.old_files)
+        return done.datasets
+
+
+def _volumes(ground: Ground, snapshots: Sequence[Target]) -> list[Target]:
+    """The datasets that the snapshots are of."""
+    for target in snapshots:
+        ground.lookup.require(target)
+    return [ground.existing(target.name.partition("@")[0]).dataset.target for target in snapshots]
+
+
+def _make_files(
+    ground: Ground,
+    snapshots: Sequence[Target],
+    destroy: Sequence[Target],
+    leases: Leases,
+    force: bool,
+    made: list[str],
+) -> list[str]:
+    """The new data file of each dataset, "" for a file system."""
+    with ground.lookup.reading():
+        plans = rules.check_rollback(ground.lookup, snapshots, destroy, ground.held)
+    if not force:
+        ground.lease([plan.dataset for plan in plans], leases)
+    files = []
+    for plan in plans:
+        file = ""
+        if plan.snapshot.file:
+            ground.tree.check_free(plan.dataset.dataset.name, directory=False)
+            file = ground.copy(plan.snapshot, made)
+            ground.files.take_rights(file, plan.dataset.file)
+        files.append(file)
+    ground.checkpoint("files made")
+    return files
+
+
+def _record_rollback(
+    ground: Ground,
+    snapshots: Sequence[Target],
+    destroy: Sequence[Target],
+    operation: str,
+    files: Sequence[str],
+    step: Step,
+) -> _RolledBack:
+    plans = rules.check_rollback(step.catalog, snapshots, destroy, ground.held)
+    datasets: list[Dataset] = []
+    old: list[str] = []
+    for plan, file in zip(plans, files, strict=True):
+        datasets.append(_swap(ground, plan, file, operation, step))
+        for entry in plan.newer:
+            step.catalog.delete(entry)
+        old += [entry.file for entry in (plan.dataset, *plan.newer) if entry.file]
+    return _RolledBack(tuple(datasets), tuple(old))
+
+
+def _swap(ground: Ground, plan: rules.Rollback, file: str, operation: str, step: Step) -> Dataset:
+    """Give a dataset the new data file, and the tag that says which operation did it."""
+    before = plan.dataset
+    allocated = ground.files.allocated(file) if file else 0
+    dataset = replace(
+        before.dataset,
+        volsize=plan.snapshot.dataset.volsize,
+        written=0,
+        referenced=allocated,
+        tags=replace(before.dataset.tags, last=operation),
+    )
+    step.catalog.set_content(replace(before, dataset=dataset, file=file, baseline=allocated))
+    ground.forget(dataset.createtxg)
+    if file:
+        # Made now, while a full disk can still refuse it; put in place when all is durable.
+        temporary = os.path.join(ground.layout.links, file)
+        ground.tree.prepare(dataset.name, file, temporary)
+        step.undo.callback(os.unlink, temporary)
+        step.after.append(lambda: ground.tree.replace(dataset.name, temporary))
+    return dataset

@@ -1,0 +1,235 @@
+"""The directory driver: a pool of sparse files on any Linux file system, without root.
+
+Owns the order of effects of every change.  The catalog (one SQLite file) is
+the truth about what exists; data files have random names that never change;
+the tree of links is derived.  See ``pools/opening.py`` for the layout.
+
+Every change is: make new data files → fsync them → one transaction → links →
+unlink old data files.  What a crash leaves, by the last step that was done:
+
+===========================  ================================================================
+data files made              orphans; removed at the next open
+links made, not committed    links without a dataset; removed at the next open (an empty
+                             directory may stay, and is taken over by the next of that name)
+committed                    the change has happened; old links are mended and old data
+                             files removed at the next open
+links replaced               old data files are removed at the next open
+===========================  ================================================================
+
+A rollback makes a new data file, a copy of the snapshot's; one transaction
+gives it to the volume, removes the newer snapshots and tags the volume; then
+the link is replaced by rename and the old files are unlinked.  A resize notes
+the new size, changes the file, and notes that it is done; a crash in between
+is finished at the next open.
+
+What ZFS does and this does too: clones depend on their origin, children must
+be destroyed with their parents, a rollback names newer snapshots, guids are
+random, createtxg only grows.  What differs:
+
+* ``written`` of a snapshot is recorded when it is made.  With reflinks it is
+  exact to the file system's extents (FIEMAP against the snapshot before it,
+  or the origin); elsewhere it is all the data of the copy, since that is what
+  the copy cost.
+* ``written`` of a volume is what its file has allocated beyond what it had
+  when it was last snapshotted, cloned or rolled back.  Overwriting in place
+  allocates nothing, so it is never too high for a space ledger that promises
+  ``volsize - written``.  ``list`` gives the values last measured
+  (:meth:`DirectoryPool.measure`), other methods measure.
+* A disk that is open for writing is snapshotted only where FICLONE makes a
+  copy in one step.  Of several disks with a writer the snapshot is of one
+  instant all the same: it is taken again until none of them was written
+  between the first copy and the last, and refused (InUse) if that never
+  happens.  Stores through a shared memory mapping are not seen by this.
+* Destroying or rolling back a disk by force leaves a process that has it open
+  with the old file, which is gone when it closes it.  An open for writing
+  that comes while a disk is destroyed waits, and gets such a file.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar
+
+import trio
+from msgspec.structs import replace
+
+from imagestore.pools import altering, creating, destroying, snapshotting
+from imagestore.pools.base import Creation, Dataset, Mark, Space, Tags, Target
+from imagestore.pools.ground import Ground, guarded, seen_writers, written_bytes
+from imagestore.pools.inuse import is_open_for_writing
+from imagestore.pools.opening import busy, open_parts, prepare_directories, try_lock
+
+_LOCK_POLL_SECONDS = 0.05
+
+T = TypeVar("T")
+
+
+def no_checkpoint(_point: str) -> None:
+    """The crash tests' hook, unused."""
+
+
+async def open_directory_pool(
+    path: str,
+    *,
+    create: bool,
+    lock_deadline: float = 10.0,
+    clock: Callable[[], float] = time.time,
+    entropy: Callable[[int], bytes] = os.urandom,
+    checkpoint: Callable[[str], None] = no_checkpoint,
+) -> "DirectoryPool":
+    """Open the pool in the directory ``path``, whose last component is its name.
+
+    ``create`` makes a pool, and the directory itself, if there is none.  If
+    another process has the pool, its end is waited for, at most
+    ``lock_deadline`` seconds.  ``clock`` gives seconds since 1970,
+    ``entropy`` random bytes; ``checkpoint`` is called at each named point of
+    a change, in a worker thread.
+
+    Raises:
+        ConfigError: the path cannot be a pool's.
+        PoolBusy: another process has the pool; names its pid.
+        PoolError, NoSpace: the pool cannot be opened, or is not there.
+    """
+    limiter = trio.CapacityLimiter(1)
+
+    async def step(function: Callable[[], T]) -> T:
+        return await trio.to_thread.run_sync(guarded, "opening the pool", function, limiter=limiter)
+
+    layout = await step(partial(prepare_directories, path, create=create))
+    deadline = trio.current_time() + lock_deadline
+    while (lock := await step(partial(try_lock, layout))) is None:
+        if trio.current_time() >= deadline:
+            raise await step(partial(busy, layout))
+        await trio.sleep(_LOCK_POLL_SECONDS)
+    try:
+        opened = await step(
+            partial(open_parts, layout, create=create, clock=clock, entropy=entropy, checkpoint=checkpoint)
+        )
+    except BaseException:
+        os.close(lock)
+        raise
+    return DirectoryPool(Ground(opened, lock, clock=clock, entropy=entropy, checkpoint=checkpoint))
+
+
+class DirectoryPool:
+    """A directory pool; implements :class:`imagestore.pools.base.PoolDriver`."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
+        self._measured_up_to = 0
+        self._generation = 0
+        self._version = -1
+
+    @property
+    def name(self) -> str:
+        return self._ground.layout.name
+
+    @property
+    def reflink(self) -> bool:
+        """Whether copies share blocks here (FICLONE works)."""
+        return self._ground.files.reflink
+
+    async def close(self) -> None:
+        await self._ground.close()
+
+    # -- whose pool it is -------------------------------------------------------
+
+    async def mark(self) -> Mark | None:
+        return await self._ground.look("reading the pool's mark", self._ground.lookup.mark)
+
+    async def set_mark(self, mark: Mark | None) -> None:
+        await self._ground.change(lambda step: step.catalog.set_mark(mark))
+
+    # -- looking ----------------------------------------------------------------
+
+    async def list(self) -> Sequence[Dataset]:
+        return await self._ground.scan("listing the pool", self._list)
+
+    def _list(self) -> Sequence[Dataset]:
+        datasets = self._ground.opened.scanner.all()
+        if self._ground.measured:
+            for index, dataset in enumerate(datasets):
+                measured = self._ground.measured.get(dataset.createtxg)
+                if measured is not None:
+                    datasets[index] = replace(dataset, written=measured[0], referenced=measured[1])
+        return datasets
+
+    async def get(self, name: str) -> Dataset:
+        ground = self._ground
+        return await ground.look("looking up a dataset", lambda: ground.measure(ground.existing(name)))
+
+    async def generation(self) -> int:
+        version = await self._ground.scan("looking at the catalog", self._ground.opened.scanner.version)
+        if version != self._version:
+            self._version = version
+            self._generation += 1
+        return self._generation
+
+    async def measure(self, limit: int) -> None:
+        """Measure ``written`` and ``referenced`` of the next ``limit`` volumes, for ``list``.
+
+        Called now and then it goes round all volumes; ``generation`` changes
+        when a value did.
+        """
+        found = await self._ground.work("measuring volumes", partial(self._measure_some, limit))
+        for createtxg, measured in found.items():
+            if self._ground.measured.get(createtxg, (-1, -1)) != measured:
+                self._ground.measured[createtxg] = measured
+                self._generation += 1
+
+    def _measure_some(self, limit: int) -> dict[int, tuple[int, int]]:
+        volumes = self._ground.lookup.volumes(self._measured_up_to, limit)
+        self._measured_up_to = volumes[-1][0] if len(volumes) == limit else 0
+        measured: dict[int, tuple[int, int]] = {}
+        for createtxg, file, baseline, volsize in volumes:
+            with contextlib.suppress(FileNotFoundError):
+                allocated = self._ground.files.allocated(file)
+                measured[createtxg] = (written_bytes(allocated, baseline, volsize), allocated)
+        return measured
+
+    async def space(self) -> Space:
+        def look() -> Space:
+            status = os.statvfs(self._ground.layout.data)
+            return Space(total=status.f_blocks * status.f_frsize, available=status.f_bavail * status.f_frsize)
+
+        return await self._ground.look("asking for free space", look)
+
+    def device(self, name: str) -> str:
+        return self._ground.tree.path(name)
+
+    async def users(self, name: str) -> Sequence[str]:
+        def look() -> Sequence[str]:
+            entry = self._ground.existing(name)
+            if entry.dataset.kind != "volume":
+                return ()
+            path = self._ground.files.path(entry.file)
+            return seen_writers(path) if is_open_for_writing(path) else ()
+
+        return await self._ground.work("looking for users of a disk", look)
+
+    # -- changing ---------------------------------------------------------------
+
+    async def create(self, creations: Sequence[Creation]) -> Sequence[Dataset]:
+        return await creating.create(self._ground, creations)
+
+    async def snapshot(self, volumes: Sequence[Target], snapshot: str, tags: Tags) -> Sequence[Dataset]:
+        return await snapshotting.snapshot(self._ground, volumes, snapshot, tags)
+
+    async def destroy(self, targets: Sequence[Target], *, force: bool = False) -> None:
+        await destroying.destroy(self._ground, targets, force)
+
+    async def rollback(
+        self, snapshots: Sequence[Target], *, destroy: Sequence[Target], operation: str, force: bool = False
+    ) -> Sequence[Dataset]:
+        return await destroying.rollback(self._ground, snapshots, destroy, operation, force)
+
+    async def rename(self, target: Target, name: str) -> Sequence[Dataset]:
+        return await altering.rename(self._ground, target, name)
+
+    async def resize(self, volume: Target, size: int) -> Dataset:
+        return await altering.resize(self._ground, volume, size)
+
+    async def tag(self, target: Target, tags: Tags) -> Dataset:
+        return await altering.tag(self._ground, target, tags)

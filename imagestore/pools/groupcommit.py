@@ -1,0 +1,183 @@
+"""Group commit: changes of the catalog that arrive together share one transaction.
+
+Owns the only writing connection.  Each change is a function that reads and
+writes the catalog inside a savepoint of its own, so that one that is refused
+leaves the others alone; all of them become durable with one fsync.  Whoever
+comes first commits everything that waits.
+
+The order of a batch, all in one worker thread::
+
+    fsync the new data files and their directory   (before the catalog names them)
+    BEGIN; each change; COMMIT
+    what each change wanted done after it became durable (links)
+
+A COMMIT that fails for another reason than a full disk may or may not survive
+a restart.  The catalog is then not written any more: every later change is
+refused, and new data files are left for the next open to judge.
+"""
+
+import logging
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Generic, TypeVar
+
+import trio
+
+from imagestore.errors import ImageStoreError, PoolError
+from imagestore.pools.catalog import Catalog
+from imagestore.pools.datafile import DataFiles
+from imagestore.pools.failures import pool_failures
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+
+class Step:
+    """What a change works with: the catalog, and what to do when it is undone or durable.
+
+    ``undo`` runs if the change does not become durable, ``after`` once it has,
+    in order; what fails there is logged, since the change stands.
+    """
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog = catalog
+        self.undo = ExitStack()
+        self.after: list[Callable[[], None]] = []
+
+
+class _Waiting(Generic[T]):
+    def __init__(self, change: Callable[[Step], T], files: Sequence[str], step: Step) -> None:
+        self.change = change
+        self.files = files
+        self.step = step
+        self.done = False
+        self.error: BaseException | None = None
+        self.result: T | None = None
+
+    def perform(self) -> None:
+        self.result = self.change(self.step)
+
+    def fail(self, error: BaseException) -> None:
+        if self.error is None:
+            self.step.undo.close()
+            self.error = error
+
+
+class GroupCommit:
+    """The queue before the catalog.  ``checkpoint`` is called at each named point (for crash tests)."""
+
+    def __init__(self, catalog: Catalog, files: DataFiles, checkpoint: Callable[[str], None]) -> None:
+        self.failed = False
+        self._catalog = catalog
+        self._files = files
+        self._checkpoint = checkpoint
+        self._lock = trio.Lock()
+        self._limiter = trio.CapacityLimiter(1)
+        self._waiting: list[_Waiting[object]] = []
+
+    async def run(self, change: Callable[[Step], T], files: Sequence[str]) -> T:
+        """Apply ``change`` and return its result once it is durable.
+
+        ``files`` are the data files that it will name; they are synced first.
+        Not cancellable: it happens, or it raises.  Raises what ``change``
+        raises, NoSpace, PoolError.
+        """
+        waiting = _Waiting(change, files, Step(self._catalog))
+        self._waiting.append(waiting)  # type: ignore[arg-type]  # the queue does not look at results
+        with trio.CancelScope(shield=True):
+            async with self._lock:
+                if not waiting.done:
+                    batch, self._waiting = self._waiting, []
+                    await trio.to_thread.run_sync(self._commit, batch, limiter=self._limiter)
+        if waiting.error is not None:
+            raise waiting.error
+        return waiting.result  # type: ignore[return-value]  # set, since there was no error
+
+    async def drain(self) -> None:
+        """Wait until nothing is being committed."""
+        async with self._lock:
+            pass
+
+    def _commit(self, batch: list[_Waiting[object]]) -> None:
+        try:
+            with self._catalog.lock:
+                self._sync(batch)
+                self._transact([waiting for waiting in batch if waiting.error is None])
+        except Exception as error:
+            for waiting in batch:
+                waiting.fail(error)
+        finally:
+            for waiting in batch:
+                waiting.done = True
+
+    def _sync(self, batch: list[_Waiting[object]]) -> None:
+        for waiting in batch:
+            try:
+                with pool_failures("making a data file durable"):
+                    for name in waiting.files:
+                        self._files.sync(name)
+            except ImageStoreError as error:
+                waiting.fail(error)
+        if any(waiting.files for waiting in batch):
+            try:
+                with pool_failures("making data files durable"):
+                    self._files.sync_directory()
+            except ImageStoreError as error:
+                for waiting in batch:
+                    waiting.fail(error)
+            self._checkpoint("files durable")
+
+    def _transact(self, batch: list[_Waiting[object]]) -> None:
+        if self.failed:
+            for waiting in batch:
+                waiting.fail(PoolError("the pool's catalog failed; restart the store after mending the disk"))
+            return
+        try:
+            with pool_failures("writing the catalog"):
+                self._catalog.begin()
+                for waiting in batch:
+                    self._perform(waiting)
+                self._checkpoint("before commit")
+                self._end()
+        except ImageStoreError as error:
+            self._catalog.roll_back()
+            for waiting in batch:
+                waiting.fail(error)
+            return
+        self._checkpoint("committed")
+        for waiting in batch:
+            if waiting.error is None:
+                _finish(waiting.step)
+        self._checkpoint("linked")
+
+    def _perform(self, waiting: _Waiting[object]) -> None:
+        """Run one change in its savepoint; what SQLite itself fails at fails the batch."""
+        self._catalog.savepoint()
+        try:
+            with pool_failures("changing the pool"):
+                waiting.perform()
+        except Exception as error:
+            waiting.fail(error)
+            if not self._catalog.in_transaction:
+                raise
+            self._catalog.roll_back_to_savepoint()
+        else:
+            self._catalog.release_savepoint()
+
+    def _end(self) -> None:
+        try:
+            self._catalog.commit()
+        except sqlite3.Error as error:
+            if error.sqlite_errorcode not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY):
+                self.failed = True
+            raise
+
+
+def _finish(step: Step) -> None:
+    for action in step.after:
+        try:
+            action()
+        except (ImageStoreError, OSError) as error:
+            _log.error("after a change of the pool, to be mended at the next open: %s", error)

@@ -1,0 +1,207 @@
+"""What a directory pool permits: the decisions, apart from the effects.
+
+Each function looks at the catalog and either returns what is to be changed or
+raises the refusal.  The driver asks twice: before it makes data files, so that
+a refusal costs nothing, and inside the transaction, where the answer counts.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+
+from msgspec import Struct
+
+from imagestore import names
+from imagestore.errors import (
+    AlreadyExists,
+    Blocked,
+    HasClones,
+    Held,
+    InvalidArgument,
+    NewerSnapshots,
+    NotFound,
+    NotSnapshot,
+    NotValid,
+    NotVolume,
+)
+from imagestore.pools.base import Creation, Kind, NewClone, NewFilesystem, NewVolume, Target
+from imagestore.pools.catalog import Catalog, Entry
+from imagestore.pools.links import check_name
+
+MAX_SIZE_BYTES = (1 << 63) - 512
+"""The largest volume, if the file system takes it (off_t)."""
+
+SECTOR_BYTES = 512
+
+
+def check_size(size: int) -> None:
+    """Raises InvalidArgument unless ``size``, in bytes, can be a volume's."""
+    if size <= 0 or size % SECTOR_BYTES or size > MAX_SIZE_BYTES:
+        raise InvalidArgument(
+            detail=f"a volume's size is a multiple of {SECTOR_BYTES} from {SECTOR_BYTES} to {MAX_SIZE_BYTES}"
+            f" bytes, not {size}"
+        )
+
+
+def check_new(catalog: Catalog, name: str, coming: Mapping[str, Kind]) -> None:
+    """Whether a dataset may be made as ``name``; ``coming`` are those made before it in the same step.
+
+    Raises NotValid, AlreadyExists, NotFound (parent).
+    """
+    if name in coming or (not name or catalog.find(name) is not None):
+        raise AlreadyExists.named(name)
+    check_name(name)
+    parent = names.parent(name)
+    kind = coming.get(parent)
+    if kind is None:
+        entry = catalog.find(parent)
+        if entry is None:
+            raise NotFound(detail=f"{parent}, which {name} would be in, does not exist")
+        kind = entry.dataset.kind
+    if kind != "filesystem":
+        raise NotValid(detail=f"{parent} is a {kind} and holds no other datasets")
+
+
+def check_creations(catalog: Catalog, creations: Sequence[Creation]) -> list[Entry | None]:
+    """Returns the origin of each creation that is a clone.
+
+    Raises InvalidArgument (size), NotValid, AlreadyExists, NotFound, NotSnapshot, NotVolume.
+    """
+    coming: dict[str, Kind] = {}
+    origins: list[Entry | None] = []
+    for creation in creations:
+        check_new(catalog, creation.name, coming)
+        coming[creation.name] = "filesystem" if isinstance(creation, NewFilesystem) else "volume"
+        if isinstance(creation, NewVolume):
+            check_size(creation.size)
+        origins.append(_origin(catalog, creation) if isinstance(creation, NewClone) else None)
+    return origins
+
+
+def _origin(catalog: Catalog, creation: NewClone) -> Entry:
+    origin = catalog.require(creation.origin)
+    if origin.dataset.kind != "snapshot":
+        raise NotSnapshot(detail=f"{creation.origin.name}: clones are made of snapshots")
+    if not origin.file:
+        raise NotVolume(detail=f"{creation.origin.name} is a file system's snapshot")
+    return origin
+
+
+def check_snapshot(catalog: Catalog, targets: Sequence[Target], snapshot: str) -> list[Entry]:
+    """Returns the datasets to snapshot.  Raises InvalidArgument, NotFound, AlreadyExists."""
+    entries = [catalog.require(target) for target in targets]
+    for entry in entries:
+        if entry.dataset.kind == "snapshot":
+            raise InvalidArgument("cannot create a snapshot of a snapshot")
+    if len({entry.dataset.createtxg for entry in entries}) != len(entries):
+        raise InvalidArgument(detail="a dataset is named twice")
+    for entry in entries:
+        name = f"{entry.dataset.name}@{snapshot}"
+        check_name(name)
+        if catalog.find(name) is not None:
+            raise AlreadyExists.named(name)
+    return entries
+
+
+def check_destroy(catalog: Catalog, targets: Sequence[Target], held: Collection[int]) -> list[Entry]:
+    """Returns what is to go.  ``held`` are the createtxgs of snapshots being sent.
+
+    Raises NotFound, Blocked (the root; children that stay), HasClones, Held.
+    """
+    entries = [catalog.require(target) for target in targets]
+    going = {entry.dataset.createtxg for entry in entries}
+    if any(entry.dataset.name == "" for entry in entries):
+        raise Blocked("the pool's root cannot be destroyed")
+    staying = sorted(
+        {
+            child.dataset.name
+            for entry in entries
+            if entry.dataset.kind != "snapshot"
+            for child in catalog.subtree(entry.dataset.name)
+            if child.dataset.createtxg not in going
+        }
+    )
+    if staying:
+        raise Blocked(f"dataset has children: {', '.join(staying)}", blockers=staying)
+    _check_free(catalog, entries, going, held)
+    return entries
+
+
+def _check_free(catalog: Catalog, entries: Sequence[Entry], going: set[int], held: Collection[int]) -> None:
+    snapshots = [entry for entry in entries if entry.dataset.kind == "snapshot"]
+    clones = sorted(
+        {
+            clone.dataset.name
+            for entry in snapshots
+            for clone in catalog.clones(entry)
+            if clone.dataset.createtxg not in going
+        }
+    )
+    if clones:
+        raise HasClones.of("snapshot", clones)
+    holding = sorted(entry.dataset.name for entry in snapshots if entry.dataset.createtxg in held)
+    if holding:
+        raise Held.named(holding)
+
+
+class Rollback(Struct, frozen=True, kw_only=True):
+    """One dataset, the snapshot it goes back to, and the newer snapshots that go."""
+
+    dataset: Entry
+    snapshot: Entry
+    newer: tuple[Entry, ...]
+
+
+def check_rollback(
+    catalog: Catalog, snapshots: Sequence[Target], destroy: Sequence[Target], held: Collection[int]
+) -> list[Rollback]:
+    """Returns what a rollback does.
+
+    Raises NotFound, NotSnapshot, InvalidArgument (two snapshots of one
+    dataset, or something to destroy that is no newer snapshot),
+    NewerSnapshots, HasClones, Held.
+    """
+    destroyed = {catalog.require(target).dataset.createtxg for target in destroy}
+    plans = [_plan_rollback(catalog, catalog.require(target)) for target in snapshots]
+    if len({plan.dataset.dataset.createtxg for plan in plans}) != len(plans):
+        raise InvalidArgument(detail="two snapshots of one dataset")
+    newer = [entry for plan in plans for entry in plan.newer]
+    unnamed = [entry.dataset.name for entry in newer if entry.dataset.createtxg not in destroyed]
+    if unnamed:
+        raise NewerSnapshots.named(unnamed)
+    if len(newer) != len(destroyed):
+        raise InvalidArgument(detail="a rollback destroys only newer snapshots of what is rolled back")
+    _check_free(catalog, newer, destroyed, held)
+    return plans
+
+
+def _plan_rollback(catalog: Catalog, snapshot: Entry) -> Rollback:
+    if snapshot.dataset.kind != "snapshot":
+        raise NotSnapshot(detail=snapshot.dataset.name)
+    dataset = catalog.find(names.parent(snapshot.dataset.name))
+    assert dataset is not None, "a snapshot without its dataset"
+    newer = tuple(
+        entry
+        for entry in catalog.snapshots(dataset.dataset.name)
+        if entry.dataset.createtxg > snapshot.dataset.createtxg
+    )
+    return Rollback(dataset=dataset, snapshot=snapshot, newer=newer)
+
+
+def check_rename(catalog: Catalog, target: Target, name: str) -> list[tuple[Entry, str]]:
+    """Returns what moves, with the new names, in the order of ``zfs list``.
+
+    Raises NotFound, AlreadyExists, NotValid, InvalidArgument.
+    """
+    entry = catalog.require(target)
+    if entry.dataset.name == "":
+        raise InvalidArgument(detail="the pool's root has no other name")
+    if entry.dataset.kind == "snapshot":
+        if names.parent(name) != names.parent(target.name) or "@" not in name:
+            raise InvalidArgument(detail="a snapshot stays with its dataset")
+        check_name(name)
+        if catalog.find(name) is not None:
+            raise AlreadyExists.named(name)
+        return [(entry, name)]
+    if "@" in name or name.startswith(f"{target.name}/"):
+        raise InvalidArgument(detail=f"{target.name} cannot become {name}")
+    check_new(catalog, name, {})
+    return [(moved, name + moved.dataset.name[len(target.name) :]) for moved in catalog.subtree(target.name)]
