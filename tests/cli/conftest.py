@@ -1,0 +1,45 @@
+"""A store that answers the RPC from memory, and the command line run in this process."""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import pytest
+
+from imagestore.cli.main import main
+from tests.cli.memory_store import MemoryStore
+
+
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Ended]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run ``imagestore ARGUMENTS…``; nothing is a terminal."""
+    for variable in ("IMAGESTORE_SERVER", "IMAGESTORE_CONFIG"):
+        monkeypatch.delenv(variable, raising=False)
+
+    def command(*arguments: str) -> Ended:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        captured = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return Ended(ended.value.code, captured.out, captured.err)
+
+    return command
+
+
+@pytest.fixture
+def memory_store(monkeypatch: pytest.MonkeyPatch, run: Run) -> Iterator[MemoryStore]:
+    """A store that the commands of this test find by ``IMAGESTORE_SERVER``."""
+    with MemoryStore() as store:
+        monkeypatch.setenv("IMAGESTORE_SERVER", store.address)
+        yield store

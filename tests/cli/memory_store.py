@@ -1,0 +1,187 @@
+"""A store on loopback that speaks the RPC from memory: enough to see what a command asked and showed.
+
+Not a model of the store: it knows names and sizes, and answers what a test
+put into ``refusals``.
+"""
+
+import json
+import threading
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+
+from imagestore.service import METHODS
+
+POOL = "tank"
+ATTRIBUTES = {method.name: method.attribute for method in METHODS}
+
+
+class MemoryStore:
+    """``address`` is where it listens; ``calls`` what was asked, in order."""
+
+    def __init__(self) -> None:
+        self.images: dict[str, dict[str, Any]] = {}
+        self.volumes: dict[str, int] = {}
+        self.snapshots: dict[str, int] = {}
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+        self.refusals: dict[str, str] = {}
+        self.stream = b"stream" * 1000
+        self.breaks_after: int | None = None
+        self.answers_late = threading.Event()
+        self.waits = False
+        store = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                if self.path == "/snapshots/download":
+                    self.download(body)
+                else:
+                    self.rpc(body)
+
+            def do_GET(self) -> None:
+                self.answer(200, "text/plain", b"ready\n")
+
+            def rpc(self, body: dict[str, Any]) -> None:
+                service, _, method = body["method"].partition(".")
+                assert (self.path, service) == ("/_mistify_RPC_", "ImageStore")
+                (request,) = body["params"]
+                store.calls.append((method, request))
+                if store.waits:
+                    store.answers_late.wait()
+                refusal = store.refusals.get(method)
+                reply: dict[str, Any] = {"result": None, "error": refusal, "id": body["id"]}
+                if refusal is None:
+                    try:
+                        reply["result"] = getattr(store, ATTRIBUTES[method])(request)
+                    except KeyError:
+                        reply["error"] = "not found"
+                self.answer(200, "application/json; charset=utf-8", json.dumps(reply).encode())
+
+            def download(self, request: dict[str, Any]) -> None:
+                if request["id"] not in store.snapshots:
+                    self.answer(404, "text/plain; charset=utf-8", b"not found\n")
+                    return
+                self.send_response(200)
+                self.send_header("Content-Type", "application/octet-stream")
+                self.send_header("Transfer-Encoding", "chunked")
+                self.end_headers()
+                self.close_connection = True
+                body = store.stream[: store.breaks_after]
+                with suppress(ConnectionError):
+                    for start in range(0, len(body), 1000):
+                        piece = body[start : start + 1000]
+                        self.wfile.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
+                    if store.breaks_after is None:
+                        self.wfile.write(b"0\r\n\r\n")
+
+            def answer(self, status: int, content_type: str, body: bytes) -> None:
+                self.send_response(status)
+                self.send_header("Content-Type", content_type)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (as in the base class)
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+        self.address = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.answers_late.set()
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    # -- shapes -----------------------------------------------------------------
+
+    def volume(self, name: str) -> dict[str, Any]:
+        return {"id": f"{POOL}/{name}", "size": self.volumes[name], "device": f"/dev/zvol/{POOL}/{name}"}
+
+    def snapshot(self, name: str) -> dict[str, Any]:
+        return {"id": f"{POOL}/{name}", "size": self.snapshots[name]}
+
+    # -- methods ----------------------------------------------------------------
+
+    def list_images(self, request: dict[str, Any]) -> dict[str, Any]:
+        return {"images": list(self.images.values())}
+
+    def get_image(self, request: dict[str, Any]) -> dict[str, Any]:
+        return {"images": [self.images[request["id"]]]}
+
+    def request_image(self, request: dict[str, Any]) -> dict[str, Any]:
+        name = request["id"]
+        self.images[name] = {
+            "id": name,
+            "type": request["type"],
+            "volume": f"{POOL}/images/{name}",
+            "snapshot": f"{POOL}/images/{name}@made",
+            "size": 2048,
+            "status": "complete",
+        }
+        self.volumes[f"images/{name}"] = 2048
+        return self.get_image(request)
+
+    def delete_image(self, request: dict[str, Any]) -> dict[str, Any]:
+        return {"images": [self.images.pop(request["id"])]}
+
+    def clone_image(self, request: dict[str, Any]) -> dict[str, Any]:
+        self.volumes[request["dest"]] = self.images[request["id"]]["size"]
+        return {"volumes": [self.volume(request["dest"])]}
+
+    def list_volumes(self, request: dict[str, Any]) -> dict[str, Any]:
+        return {"volumes": [self.volume(name) for name in self.volumes]}
+
+    def create_volume(self, request: dict[str, Any]) -> dict[str, Any]:
+        self.volumes[request["id"]] = request["size"]
+        return self.get_volume(request)
+
+    def get_volume(self, request: dict[str, Any]) -> dict[str, Any]:
+        return {"volumes": [self.volume(request["id"])]}
+
+    def delete_dataset(self, request: dict[str, Any]) -> dict[str, Any]:
+        answer = self.get_volume(request)
+        del self.volumes[request["id"]]
+        return answer
+
+    def create_snapshot(self, request: dict[str, Any]) -> dict[str, Any]:
+        name = f"{request['id']}@{request['dest']}"
+        self.snapshots[name] = 3
+        return {"snapshots": [self.snapshot(name)]}
+
+    def get_snapshot(self, request: dict[str, Any]) -> dict[str, Any]:
+        return {"snapshots": [self.snapshot(request["id"])]}
+
+    def list_snapshots(self, request: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "snapshots": [self.snapshot(name) for name in self.snapshots if name.startswith(request["id"])]
+        }
+
+    def delete_snapshot(self, request: dict[str, Any]) -> dict[str, Any]:
+        answer = self.get_snapshot(request)
+        del self.snapshots[request["id"]]
+        return answer
+
+    rollback_snapshot = get_snapshot
+
+    def create_guest_disks(self, request: dict[str, Any]) -> dict[str, Any]:
+        guest = request["guest"]
+        for number, disk in enumerate(guest["disks"]):
+            name = f"guests/{guest['id']}/disk-{number}"
+            disk.setdefault("size", 2048)
+            self.volumes[name] = disk["size"]
+            disk["volume"], disk["source"] = f"{POOL}/{name}", f"/dev/zvol/{POOL}/{name}"
+        return {"guest": guest}
+
+    def delete_guests_disks(self, request: dict[str, Any]) -> dict[str, Any]:
+        prefix = f"guests/{request['guest']['id']}/"
+        self.volumes = {name: size for name, size in self.volumes.items() if not name.startswith(prefix)}
+        return {"guest": {**request["guest"], "disks": []}}
