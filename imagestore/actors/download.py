@@ -1,0 +1,280 @@
+"""One HTTP body, fetched through httpcore on trio.
+
+Promises: nothing of the environment is used (no proxies, no netrc); TLS is
+verified against the system's authorities; at most ten redirects, each of
+them through :func:`redirected`; no connection outlives its body; bytes come
+as they were sent, never decoded.  Whoever stops reading midway leaves no
+socket and no suspended generator behind.  Failures are one line and name
+hosts, never whole addresses, whose queries may hold signatures.
+
+Importing this module imports httpcore; see :func:`imagestore.actors.transfer.transfer`.
+"""
+
+import functools
+import os
+import socket
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+from urllib.parse import quote, urljoin, urlsplit
+
+import httpcore
+import trio
+from msgspec import Struct
+
+from imagestore import __version__
+from imagestore.actors.imageservice import CannotReach, MayPass, is_host
+from imagestore.errors import FetchFailed
+
+MAX_REDIRECTS = 10
+
+READ_BYTES = 256 << 10
+"""Most bytes of one read. httpcore asks for 64 KiB, which costs the event loop twice the time."""
+
+_MAY_PASS = (
+    httpcore.NetworkError,
+    httpcore.TimeoutException,
+    httpcore.RemoteProtocolError,
+    OSError,
+)
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_SAFE = "/%:=&?~+!$,;'@()*[]"
+
+
+class Response(Struct, frozen=True, kw_only=True):
+    """The head of an answer, and its body.  ``host`` is who gave it, after all redirects.
+
+    ``content_length`` is None when the answer does not say.  ``body`` raises
+    MayPass when it breaks off, stalls, or is shorter than was announced.
+    """
+
+    host: str
+    status: int
+    content_length: int | None
+    body: AsyncIterator[bytes]
+
+
+class Timeouts(Struct, frozen=True, kw_only=True):
+    """Seconds: to connect (TLS included), and how long no byte may come."""
+
+    connect: float
+    stall: float
+
+
+@asynccontextmanager
+async def opened(url: str, timeouts: Timeouts) -> AsyncIterator[Response]:
+    """GET ``url``, following redirects, and give its answer, whatever its status.
+
+    Raises:
+        CannotReach: no connection, or none with a trusted certificate.
+        MayPass: broken off, or not HTTP.
+        FetchFailed: too many redirects, or one that may not be followed.
+    """
+    for _ in range(MAX_REDIRECTS + 1):
+        async with _exchange(url, timeouts) as (response, location):
+            if location is None:
+                yield response
+                return
+        url = redirected(url, location)
+    raise FetchFailed(f"more than {MAX_REDIRECTS} redirects, the last one to {urlsplit(url).hostname}")
+
+
+def redirected(url: str, location: str) -> str:
+    """Where ``location`` leads from ``url``.
+
+    Raises:
+        FetchFailed: to no HTTP address, or to one with credentials.
+    """
+    before = urlsplit(url).hostname
+    try:
+        target = urlsplit(urljoin(url, location))
+        host = (target.hostname or "").encode("idna").decode()
+        port = "" if target.port is None else f":{target.port}"
+    except ValueError as error:
+        raise FetchFailed(f"{before} redirects to an address that is none") from error
+    if target.scheme not in {"http", "https"} or not is_host(host):
+        raise FetchFailed(f"{before} redirects to an address that is not HTTP: {target.scheme[:20]!r}")
+    if target.username is not None or target.password is not None:
+        raise FetchFailed(f"{before} redirects to an address with credentials, which are not sent")
+    host = f"[{host}]" if ":" in host else host
+    query = f"?{quote(target.query, safe=_SAFE)}" if target.query else ""
+    return f"{target.scheme}://{host}{port}{quote(target.path or '/', safe=_SAFE)}{query}"
+
+
+@asynccontextmanager
+async def _exchange(url: str, timeouts: Timeouts) -> AsyncIterator[tuple[Response, str | None]]:
+    parts = urlsplit(url)
+    host = parts.netloc
+    context = await trio.to_thread.run_sync(_tls_context) if parts.scheme == "https" else None
+    request = httpcore.Request(
+        "GET",
+        url,
+        headers={
+            "Host": host,
+            "User-Agent": f"imagestore/{__version__}",
+            "Accept": "*/*",
+            "Accept-Encoding": "identity",
+            "Connection": "close",
+        },
+        extensions={
+            "timeout": {"connect": timeouts.connect, "read": timeouts.stall, "write": timeouts.stall}
+        },
+    )
+    backend = _Backend()
+    try:
+        connection = httpcore.AsyncHTTPConnection(
+            request.url.origin, ssl_context=context, network_backend=backend
+        )
+        with _one_line(host), _in_time(host, timeouts):
+            answer = await connection.handle_async_request(request)
+        headers = {name.lower(): value for name, value in answer.headers}
+        length = headers.get(b"content-length", b"")
+        pieces = _pieces(answer, host)
+        try:
+            yield (
+                Response(
+                    host=host,
+                    status=answer.status,
+                    content_length=int(length) if length.isdigit() else None,
+                    body=pieces,
+                ),
+                headers[b"location"].decode("latin-1")
+                if answer.status in _REDIRECTS and b"location" in headers
+                else None,
+            )
+        finally:
+            await _unwind(pieces)
+    finally:
+        await backend.close()
+
+
+async def _pieces(answer: httpcore.Response, host: str) -> AsyncGenerator[bytes, None]:
+    stream = answer.stream
+    assert isinstance(stream, AsyncIterable)
+    with _one_line(host):
+        async for piece in stream:
+            yield piece
+
+
+async def _unwind(pieces: AsyncGenerator[bytes, None]) -> None:
+    # httpcore nests generators that nobody can close from outside.  Read on under
+    # a cancelled scope: what is buffered comes out, then the wait for the network
+    # is cancelled, and that exception ends them all, innermost first.
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            async for _ in pieces:
+                pass
+        except MayPass:
+            pass  # the body is no longer wanted, nor is what became of it
+
+
+@contextmanager
+def _in_time(host: str, timeouts: Timeouts) -> Iterator[None]:
+    """A head may trickle; it may not trickle for ever."""
+    try:
+        with trio.fail_after(timeouts.connect + 2 * timeouts.stall):
+            yield
+    except trio.TooSlowError as error:
+        raise MayPass(f"{host} sent no complete answer in time") from error
+
+
+@contextmanager
+def _one_line(host: str) -> Iterator[None]:
+    """What went wrong on the network, as an error of ours, without anybody's address."""
+    try:
+        yield
+    except (httpcore.UnsupportedProtocol, httpcore.LocalProtocolError, UnicodeError) as error:
+        raise FetchFailed(f"{host} cannot be asked: {_cause(error)}") from error
+    except httpcore.ConnectTimeout as error:
+        raise CannotReach(f"{host} cannot be reached: no connection in time") from error
+    except httpcore.ConnectError as error:
+        raise CannotReach(f"{host} cannot be reached: {_cause(error)}") from error
+    except httpcore.TimeoutException as error:
+        raise MayPass(f"{host} stalled: no byte came in time") from error
+    except httpcore.RemoteProtocolError as error:
+        if "without sending complete message body" in str(error):
+            raise MayPass(f"{host} broke off: the body is truncated") from error
+        raise MayPass(f"{host} did not answer as an HTTP server does: {_cause(error)}") from error
+    except _MAY_PASS as error:
+        raise MayPass(f"{host} broke off: {_cause(error)}") from error
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost reason that says something, as one line."""
+    seen: BaseException | None = error
+    found = str(error)
+    while seen is not None:
+        if isinstance(seen, BaseExceptionGroup):
+            seen = seen.exceptions[0]
+            continue
+        if isinstance(seen, ssl.SSLCertVerificationError):
+            return f"its certificate is not trusted: {seen.verify_message}"
+        if isinstance(seen, socket.gaierror):
+            found = seen.strerror or found
+        elif isinstance(seen, OSError) and seen.errno:
+            found = os.strerror(seen.errno)  # strerror of the error itself holds trio's wording
+        seen = seen.__cause__ or seen.__context__
+    return " ".join(found.split())[:200] or type(error).__name__
+
+
+@functools.cache
+def _tls_context() -> ssl.SSLContext:
+    """Reads the system's authorities: tens of milliseconds, so once, and in a thread."""
+    return ssl.create_default_context()
+
+
+class _Backend(httpcore.AsyncNetworkBackend):
+    """trio's network, with larger reads, and closing what was opened whatever happened."""
+
+    def __init__(self) -> None:
+        self._trio = httpcore.TrioBackend()
+        self._stream: httpcore.AsyncNetworkStream | None = None
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        stream = await self._trio.connect_tcp(host, port, timeout, local_address, socket_options)
+        self._stream = stream
+        return _Stream(stream)
+
+    async def sleep(self, seconds: float) -> None:
+        await trio.sleep(seconds)
+
+    async def close(self) -> None:
+        """Close the connection at once; nothing that the other side may do delays it."""
+        if self._stream is not None:
+            with trio.CancelScope(shield=True) as scope:
+                scope.cancel()
+                await self._stream.aclose()
+
+
+class _Stream(httpcore.AsyncNetworkStream):
+    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+        self._stream = stream
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return await self._stream.read(max(max_bytes, READ_BYTES), timeout)
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        await self._stream.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        return _Stream(await self._stream.start_tls(ssl_context, server_hostname, timeout))
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)

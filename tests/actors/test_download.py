@@ -1,0 +1,178 @@
+"""The one HTTP exchange: TLS, redirects, and what is left when a reader stops midway."""
+
+import ssl
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import trio
+
+from imagestore.actors import download
+from imagestore.actors.download import Timeouts, opened, redirected
+from imagestore.actors.imageservice import CannotReach, MayPass
+from imagestore.errors import FetchFailed
+from tests.imageservice import ImageService, answer, endless, head, redirect, sends
+
+TIMEOUTS = Timeouts(connect=5.0, stall=5.0)
+BRIEF = Timeouts(connect=0.1, stall=0.05)
+
+SELF_SIGNED = """\
+-----BEGIN CERTIFICATE-----
+MIIBnDCCAUGgAwIBAgIUeYgeJX8p2vRKZCU2v1ToWWlvMwowCgYIKoZIzj0EAwIw
+FDESMBAGA1UEAwwJbG9jYWxob3N0MCAXDTI2MTEyNDA5MTgxMFoYDzIxMjYxMDMx
+MDkxODEwWjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjO
+PQMBBwNCAARYSgI8diKh6ePcPe3bcyQd6Feit2X2jYM8M+LN3Yh1XvaLHxEiFK11
+ufTXYfm1fJZPbGHLWRWxlrTfOhpIVV0yo28wbTAdBgNVHQ4EFgQUL+OpZEyL7h8V
+2QThPbgOtTxz1WMwHwYDVR0jBBgwFoAUL+OpZEyL7h8V2QThPbgOtTxz1WMwDwYD
+VR0TAQH/BAUwAwEB/zAaBgNVHREEEzARgglsb2NhbGhvc3SHBH8AAAEwCgYIKoZI
+zj0EAwIDSQAwRgIhAM5YX+ZLzUgkr5hqH/rgVMmLioeP+uZ/R8TgQtv5rTuoAiEA
+lBWI0bjjCmk259TSb2Dr0TRFx2cv5No/CAwCEtqUnsA=
+-----END CERTIFICATE-----
+-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgcD90+DOSS4G1XuuM
+6BtHfhYIwXSSyTHH2/b8Ak9UkUihRANCAARYSgI8diKh6ePcPe3bcyQd6Feit2X2
+jYM8M+LN3Yh1XvaLHxEiFK11ufTXYfm1fJZPbGHLWRWxlrTfOhpIVV0y
+-----END PRIVATE KEY-----
+"""
+"""A certificate for localhost that nobody vouches for, and its key."""
+
+
+@pytest.fixture
+async def service(nursery: trio.Nursery) -> ImageService:
+    service = ImageService()
+    await nursery.start(service.run)
+    return service
+
+
+def url(service: ImageService, path: str = "/") -> str:
+    return f"http://{service.address}{path}"
+
+
+async def test_a_reader_that_stops_midway_leaves_no_connection(service: ImageService) -> None:
+    service.on("/", endless(bytes(64 << 10)))
+    async with opened(url(service), TIMEOUTS) as response:
+        async for piece in response.body:
+            assert piece
+            break
+    with trio.fail_after(10):
+        await service.hung_up.wait()
+
+
+async def test_a_reader_that_fails_midway_meets_its_own_error(service: ImageService) -> None:
+    service.on("/", endless(bytes(64 << 10)))
+
+    async def read() -> None:
+        async with opened(url(service), TIMEOUTS) as response:
+            async for piece in response.body:
+                raise ZeroDivisionError(len(piece))
+
+    with pytest.raises(ZeroDivisionError):
+        await read()
+    with trio.fail_after(10):
+        await service.hung_up.wait()
+
+
+async def test_the_body_of_a_redirect_is_not_read(service: ImageService) -> None:
+    service.on("/", sends(head(302, Location="/there"), bytes(64 << 10)))
+    service.on("/there", answer(b"here"))
+    async with opened(url(service), TIMEOUTS) as response:
+        assert b"".join([piece async for piece in response.body]) == b"here"
+
+
+async def test_a_head_that_never_ends_is_given_up(service: ImageService) -> None:
+    async def trickle(stream: trio.SocketStream) -> None:
+        while True:
+            await stream.send_all(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    service.on("/", trickle)
+    with pytest.raises(MayPass, match="no complete answer in time"):
+        async with opened(url(service), BRIEF):
+            raise AssertionError("there is no answer")
+
+
+async def test_a_host_that_does_not_exist_cannot_be_reached() -> None:
+    with pytest.raises(CannotReach, match=r"^nowhere\.invalid cannot be reached: "):
+        async with opened("http://nowhere.invalid/", TIMEOUTS):
+            raise AssertionError("there is no answer")
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> str:
+    path = tmp_path / "both.pem"
+    path.write_text(SELF_SIGNED)
+    return str(path)
+
+
+async def over_tls(nursery: trio.Nursery, certificate: str, body: bytes) -> int:
+    """A service with the self-signed certificate; returns its port."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+
+    async def serve(stream: trio.SSLStream[trio.SocketStream]) -> None:
+        with suppress(trio.BrokenResourceError):  # a client that does not trust us hangs up
+            await stream.receive_some()
+            await stream.send_all(head(Content_Length=len(body)) + body)
+        await trio.aclose_forcefully(stream)
+
+    nursery.start_soon(trio.serve_listeners, serve, [trio.SSLListener(listener, context)])
+    port: int = listener.socket.getsockname()[1]
+    return port
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_refused(
+    service: ImageService, nursery: trio.Nursery, certificate: str
+) -> None:
+    port = await over_tls(nursery, certificate, b"secret")
+    service.on("/", redirect(f"https://localhost:{port}/"))
+    refused = f"^localhost:{port} cannot be reached: its certificate is not trusted"
+    with pytest.raises(CannotReach, match=refused):
+        async with opened(url(service), TIMEOUTS):
+            raise AssertionError("there is no answer")
+
+
+async def test_a_body_comes_over_tls_as_well(
+    nursery: trio.Nursery, certificate: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = ssl.create_default_context(cafile=certificate)
+    monkeypatch.setattr(download, "_tls_context", lambda: context)
+    body = bytes(range(256)) * 8192
+    port = await over_tls(nursery, certificate, body)
+    async with opened(f"https://localhost:{port}/", TIMEOUTS) as response:
+        assert b"".join([piece async for piece in response.body]) == body
+
+
+@pytest.mark.parametrize(
+    ("location", "target"),
+    [
+        ("/b", "http://a:81/b"),
+        ("b?c=d e", "http://a:81/x/b?c=d%20e"),
+        ("//other", "http://other/"),
+        ("https://b\u00fccher.example/\u00e9#f", "https://xn--bcher-kva.example/%C3%A9"),
+        ("http://[::1]:80/%2F", "http://[::1]:80/%2F"),
+        ("?q", "http://a:81/x/y?q"),
+        ("", "http://a:81/x/y"),
+    ],
+)
+def test_a_redirect_leads_where_it_says(location: str, target: str) -> None:
+    assert redirected("http://a:81/x/y", location) == target
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "gopher://b/",
+        "javascript:alert(1)",
+        "http://u@b/",
+        "http://:p@b/",
+        "http://b:0x50/",
+        "http://b..c/",
+        "http://" + "b" * 64 + "/",
+        "http://b c/",
+        "http://[::1/",
+    ],
+)
+def test_a_redirect_to_nowhere_is_refused_without_repeating_it(location: str) -> None:
+    with pytest.raises(FetchFailed, match=r"^a redirects to ") as caught:
+        redirected("http://a:81/x", location)
+    assert location not in str(caught.value) or len(location) < 8
