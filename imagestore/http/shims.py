@@ -1,0 +1,192 @@
+"""What Quart-Trio and Hypercorn get wrong for us, put right in one place.
+
+Measured with trio 0.35, hypercorn 0.18, quart 0.22, quart-trio 0.12; each shim
+has a test in ``tests/http/test_shims.py`` that fails without it, and goes when
+its test passes without it:
+
+* :func:`shield_final_send`: Quart-Trio cancels its handler by the disconnect
+  that the last send provokes, in the middle of Hypercorn's clean-up; the
+  connection is then neither closed nor timed out.
+* :class:`BoundedStream`: Hypercorn shields ``send_all`` without a deadline, so
+  a client that stops reading blocks its handler, and shutdown, for ever.  It
+  also closes at once after refusing a body, and the reset that the unread
+  bytes provoke can overtake the refusal.
+* :func:`read_body`: Quart takes in request bodies without back-pressure and
+  counts only what is unread; bodies are read here, counted, and timed.
+* :func:`replay`: hands a body that was read to an application that reads it again.
+
+TCP_USER_TIMEOUT is not among them: :class:`BoundedStream` bounds every send in
+this process, also while shutting down, which that option cannot.
+``RESPONSE_TIMEOUT`` does not reach downloads, which do not pass through Quart.
+"""
+
+import socket
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+
+import trio
+from hypercorn.typing import ASGIReceiveCallable, ASGIReceiveEvent, ASGISendCallable, ASGISendEvent
+
+SEND_SLICE_BYTES = 64 << 10
+"""A client must take this much within the stall time."""
+
+LINGER_SECONDS = 1.0
+LINGER_BYTES = 8 << 20
+"""How long, and for how much, the rest of a refused body is read and dropped."""
+
+_RECEIVE_BYTES = 64 << 10
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+class BodyTooLarge(Exception):
+    """The request's body is over the limit; the rest of it is unread."""
+
+
+class BodyTooSlow(Exception):
+    """The request's body did not arrive within its time."""
+
+
+class ClientGone(Exception):
+    """The client hung up before its request was whole."""
+
+
+class BoundedStream(trio.abc.HalfCloseableStream):
+    """A connection on which no send outlasts ``stall_seconds``.
+
+    ``socket`` is there for Hypercorn, which asks it for the addresses.
+    """
+
+    def __init__(self, stream: trio.SocketStream, *, stall_seconds: float) -> None:
+        self.socket = stream.socket
+        self.lingers = False
+        """Whether the rest of what the client sends is dropped before closing."""
+        self._stream = stream
+        self._stall_seconds = stall_seconds
+        self._at_end = trio.Event()
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Raises trio.BrokenResourceError when the client takes nothing any more."""
+        with memoryview(data) as view:
+            for start in range(0, len(view), SEND_SLICE_BYTES):
+                with trio.move_on_after(self._stall_seconds) as scope:
+                    await self._stream.send_all(view[start : start + SEND_SLICE_BYTES])
+                if scope.cancelled_caught:
+                    self.abort()
+                    raise trio.BrokenResourceError("the client stopped reading")
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        try:
+            data = await self._stream.receive_some(max_bytes)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._at_end.set()
+            raise
+        if not data:
+            self._at_end.set()
+        return data
+
+    async def send_eof(self) -> None:
+        await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        if self.lingers:
+            self.lingers = False
+            with trio.move_on_after(LINGER_SECONDS):
+                await self._drain()
+        await self._stream.aclose()
+
+    def abort(self) -> None:
+        """Close now and tell the client by a reset; never blocks."""
+        with suppress(OSError):  # closed already
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        self._at_end.set()
+        self.socket.close()
+
+    async def _drain(self) -> None:
+        received = 0
+        try:
+            while received < LINGER_BYTES:
+                data = await self.receive_some(_RECEIVE_BYTES)
+                if not data:
+                    return
+                received += len(data)
+        except trio.BusyResourceError:
+            await self._at_end.wait()  # Hypercorn's reader is at it
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return
+
+
+def shield_final_send(send: ASGISendCallable) -> ASGISendCallable:
+    """``send`` whose last ``http.response.body`` cannot be cancelled half-way.
+
+    It cannot last for ever either: :class:`BoundedStream` bounds it.
+    """
+
+    async def shielded(message: ASGISendEvent) -> None:
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            with trio.CancelScope(shield=True):
+                await send(message)
+        else:
+            await send(message)
+
+    return shielded
+
+
+async def read_body(
+    receive: ASGIReceiveCallable, *, declared_bytes: int | None, limit_bytes: int, seconds: float
+) -> bytes:
+    """The whole body of a request.
+
+    Args:
+        receive: the ASGI receive of the request.
+        declared_bytes: its Content-Length, None when it is chunked or absent.
+        limit_bytes: the largest body that is taken.
+        seconds: within which it must be whole.
+
+    Raises:
+        BodyTooLarge: it is longer than ``limit_bytes``, or says it will be.
+        BodyTooSlow: it was not whole in time.
+        ClientGone: the client hung up.
+    """
+    if declared_bytes is not None and declared_bytes > limit_bytes:
+        raise BodyTooLarge
+    pieces: list[bytes] = []
+    received = 0
+    with trio.move_on_after(seconds):
+        while True:
+            message = await receive()
+            if message["type"] != "http.request":
+                raise ClientGone
+            piece = message.get("body", b"")
+            received += len(piece)
+            if received > limit_bytes:
+                raise BodyTooLarge
+            pieces.append(piece)
+            if not message.get("more_body", False):
+                return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    raise BodyTooSlow
+
+
+def replay(body: bytes, receive: ASGIReceiveCallable) -> ASGIReceiveCallable:
+    """A receive that gives ``body`` first, then what ``receive`` gives."""
+    pending = [True]
+
+    async def replayed() -> ASGIReceiveEvent:
+        if pending:
+            pending.clear()
+            return {"type": "http.request", "body": body, "more_body": False}
+        return await receive()
+
+    return replayed
+
+
+async def drop_until_disconnect(
+    receive: ASGIReceiveCallable, then: Callable[[], None] = lambda: None
+) -> None:
+    """Take and drop what the client sends until it hangs up, then call ``then``."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    then()
