@@ -113,7 +113,7 @@ Intent = CreateIntent | SnapshotIntent | DestroyIntent | RollbackIntent | FetchI
 # --- operations ----------------------------------------------------------------
 
 
-class OperationStarted(_Record, frozen=True, kw_only=True, tag="operation-started", tag_field="type"):
+class OperationStarted(_Record, frozen=True, kw_only=True, tag="operation-started", tag_field="event"):
     """Accepted, and durable before anything happens.
 
     ``method`` is the RPC method, ``subject`` the dataset, guest or image it is
@@ -127,13 +127,13 @@ class OperationStarted(_Record, frozen=True, kw_only=True, tag="operation-starte
     force: bool = False
 
 
-class OperationResumed(_Record, frozen=True, kw_only=True, tag="operation-resumed", tag_field="type"):
+class OperationResumed(_Record, frozen=True, kw_only=True, tag="operation-resumed", tag_field="event"):
     """Another life takes the operation up again; durable before each try."""
 
     attempt: int
 
 
-class OperationFinished(_Record, frozen=True, kw_only=True, tag="operation-finished", tag_field="type"):
+class OperationFinished(_Record, frozen=True, kw_only=True, tag="operation-finished", tag_field="event"):
     """The end.  ``error`` is one line; ``error_type`` the class of ``errors`` it was."""
 
     outcome: Literal["succeeded", "failed", "cancelled"]
@@ -145,7 +145,7 @@ class OperationFinished(_Record, frozen=True, kw_only=True, tag="operation-finis
 # --- facts about datasets ----------------------------------------------------
 
 
-class DatasetCreated(_Record, frozen=True, kw_only=True, tag="dataset-created", tag_field="type"):
+class DatasetCreated(_Record, frozen=True, kw_only=True, tag="dataset-created", tag_field="event"):
     """A dataset of ours exists.  ``origin`` is the snapshot it is a clone of."""
 
     name: str
@@ -160,13 +160,13 @@ class DatasetCreated(_Record, frozen=True, kw_only=True, tag="dataset-created", 
     disk: str = ""
 
 
-class DatasetDestroyed(_Record, frozen=True, kw_only=True, tag="dataset-destroyed", tag_field="type"):
+class DatasetDestroyed(_Record, frozen=True, kw_only=True, tag="dataset-destroyed", tag_field="event"):
     name: str
     guid: UInt64
     createtxg: UInt64
 
 
-class DatasetRenamed(_Record, frozen=True, kw_only=True, tag="dataset-renamed", tag_field="type"):
+class DatasetRenamed(_Record, frozen=True, kw_only=True, tag="dataset-renamed", tag_field="event"):
     """Same identity, other name; the snapshots of it moved along."""
 
     name: str
@@ -175,7 +175,7 @@ class DatasetRenamed(_Record, frozen=True, kw_only=True, tag="dataset-renamed", 
     createtxg: UInt64
 
 
-class DatasetRolledBack(_Record, frozen=True, kw_only=True, tag="dataset-rolled-back", tag_field="type"):
+class DatasetRolledBack(_Record, frozen=True, kw_only=True, tag="dataset-rolled-back", tag_field="event"):
     """The volume's content is that of ``snapshot`` again."""
 
     name: str
@@ -185,7 +185,7 @@ class DatasetRolledBack(_Record, frozen=True, kw_only=True, tag="dataset-rolled-
     size_bytes: int = 0
 
 
-class DatasetLost(_Record, frozen=True, kw_only=True, tag="dataset-lost", tag_field="type"):
+class DatasetLost(_Record, frozen=True, kw_only=True, tag="dataset-lost", tag_field="event"):
     """Ours by the journal, no longer in the pool: somebody destroyed it."""
 
     name: str
@@ -196,7 +196,7 @@ class DatasetLost(_Record, frozen=True, kw_only=True, tag="dataset-lost", tag_fi
 # --- facts about images ----------------------------------------------------------
 
 
-class ImageRequested(_Record, frozen=True, kw_only=True, tag="image-requested", tag_field="type"):
+class ImageRequested(_Record, frozen=True, kw_only=True, tag="image-requested", tag_field="event"):
     """An image id became known, or is fetched again; the order of these is the order of ListImages."""
 
     image: str
@@ -204,7 +204,7 @@ class ImageRequested(_Record, frozen=True, kw_only=True, tag="image-requested", 
     source: str = ""
 
 
-class ImageCompleted(_Record, frozen=True, kw_only=True, tag="image-completed", tag_field="type"):
+class ImageCompleted(_Record, frozen=True, kw_only=True, tag="image-completed", tag_field="event"):
     """The image is whole under its name.  ``sha256`` is of the volume's content, hex, "" if unknown."""
 
     image: str
@@ -214,19 +214,19 @@ class ImageCompleted(_Record, frozen=True, kw_only=True, tag="image-completed", 
     sha256: str = ""
 
 
-class ImageFailed(_Record, frozen=True, kw_only=True, tag="image-failed", tag_field="type"):
+class ImageFailed(_Record, frozen=True, kw_only=True, tag="image-failed", tag_field="event"):
     image: str
     reason: str
 
 
-class ImageDeleted(_Record, frozen=True, kw_only=True, tag="image-deleted", tag_field="type"):
+class ImageDeleted(_Record, frozen=True, kw_only=True, tag="image-deleted", tag_field="event"):
     image: str
 
 
 # --- facts about the store itself ---------------------------------------------------
 
 
-class JournalOpened(_Record, frozen=True, kw_only=True, tag="journal-opened", tag_field="type"):
+class JournalOpened(_Record, frozen=True, kw_only=True, tag="journal-opened", tag_field="event"):
     """A process took the journal for writing; the epoch grows by one each time."""
 
     epoch: int
@@ -235,7 +235,7 @@ class JournalOpened(_Record, frozen=True, kw_only=True, tag="journal-opened", ta
     host: str = ""
 
 
-class JournalCut(_Record, frozen=True, kw_only=True, tag="journal-cut", tag_field="type"):
+class JournalCut(_Record, frozen=True, kw_only=True, tag="journal-cut", tag_field="event"):
     """A torn tail was cut off when the journal was opened; its bytes are kept in ``saved_as``."""
 
     segment: str
@@ -244,7 +244,7 @@ class JournalCut(_Record, frozen=True, kw_only=True, tag="journal-cut", tag_fiel
     saved_as: str
 
 
-class PoolAttached(_Record, frozen=True, kw_only=True, tag="pool-attached", tag_field="type"):
+class PoolAttached(_Record, frozen=True, kw_only=True, tag="pool-attached", tag_field="event"):
     """The pool that this journal describes."""
 
     driver: str

@@ -1,0 +1,64 @@
+"""The thread in which the journal's writes and flushes block.
+
+Owns that thread and the way to it and back: one hop there and one back a commit
+group, so that nothing blocking ever runs on trio's thread.  A thread of its own
+and not one of trio's pool, since it is needed for the whole life of the journal
+and a blocked disk must not eat a shared limit.
+"""
+
+import queue
+import threading
+from collections.abc import Callable
+
+import trio
+
+from imagestore.events.tail import Group
+
+Commit = Callable[[Group], None]
+Deliver = Callable[[BaseException | None], None]
+
+
+class Flusher:
+    """Runs ``commit`` for each submitted group, then ``deliver`` with its error on trio's thread.
+
+    At most one group at a time is under way.  With ``threads`` off the groups
+    are committed at once on trio's own thread: for simulations on a virtual clock.
+    """
+
+    def __init__(self, commit: Commit, deliver: Deliver, *, threads: bool) -> None:
+        self._commit = commit
+        self._deliver = deliver
+        self._token = trio.lowlevel.current_trio_token()
+        self._groups: queue.SimpleQueue[Group | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        if threads:
+            self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+            self._thread.start()
+
+    def submit(self, group: Group) -> None:
+        if self._thread is not None:
+            self._groups.put(group)
+        else:
+            self._token.run_sync_soon(self._deliver, self._attempt(group))
+
+    def stop(self) -> None:
+        """End the thread; only when nothing is under way, so that this does not block."""
+        if self._thread is not None:
+            self._groups.put(None)
+            self._thread.join()
+            self._thread = None
+
+    def _attempt(self, group: Group) -> BaseException | None:
+        try:
+            self._commit(group)
+        except BaseException as error:
+            return error
+        return None
+
+    def _run(self) -> None:
+        while (group := self._groups.get()) is not None:
+            error = self._attempt(group)
+            try:
+                self._token.run_sync_soon(self._deliver, error)
+            except trio.RunFinishedError:
+                return
