@@ -1,0 +1,1 @@
+"""Tests of how benchmarks are told, never of what they measure."""
