@@ -69,7 +69,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     if row.against_name:
         against = f"{against} ({row.against_name})"
     sign = "≥" if row.better == "higher" else "≤"
-    unit = "×" if row.against is not None or row.against_name else f" {row.unit}"
+    unit = "x" if row.against is not None or row.against_name else f" {row.unit}"
     ratio = "-" if row.ratio is None else f"{row.ratio:.2f}"
     return row.name, ours, against, ratio, f"{sign} {row.target:g}{unit}", row.verdict
 

@@ -30,7 +30,7 @@ def test_the_table_shows_every_row_and_its_note() -> None:
         ]
     )
     assert [line.split() for line in text.splitlines() if line.startswith("appends")] == [
-        ["appends", "12,345", "1/s", "1,000", "1/s", "(SQLite)", "12.35", "≥", "10×", "ok"]
+        ["appends", "12,345", "1/s", "1,000", "1/s", "(SQLite)", "12.35", "≥", "10x", "ok"]
     ]
     assert "start: needs root" in text
     assert "not measured" in text
