@@ -8,6 +8,7 @@ Promises: an own change is in the view before its reply; a foreign one within
 ``refresh_seconds``.  It never asks another actor.
 """
 
+import contextlib
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import assert_never
@@ -20,7 +21,7 @@ from imagestore.actors.base import NO_DEADLINE, Mailbox, Reply, check_deadline
 from imagestore.actors.claims import Claim, ClaimTable
 from imagestore.actors.ledger import Ledger
 from imagestore.actors.view import View
-from imagestore.errors import DeadlineExceeded, ImageStoreError
+from imagestore.errors import DeadlineExceeded, ImageStoreError, NotFound
 from imagestore.pools.base import Creation, Dataset, PoolDriver, Space, Tags, Target
 
 # --- what the driver can be told ---------------------------------------------
@@ -77,6 +78,7 @@ class ClaimRelease(Struct, frozen=True, kw_only=True):
 class Reserve(Struct, frozen=True, kw_only=True):
     operation: str
     size: int
+    renew: bool
     reply: Reply[None]
 
 
@@ -165,6 +167,8 @@ class ZpoolActor:
     async def _reserve(self, message: Reserve) -> None:
         try:
             space = await self.driver.space()
+            if message.renew:
+                self.ledger.release(message.operation)
             self.ledger.reserve(
                 message.operation,
                 message.size,
@@ -180,7 +184,7 @@ class ZpoolActor:
         try:
             async with self._slots:
                 rows = await self._drive(message.command)
-        except Exception as error:  # noqa: BLE001 (the asker decides what it means; see operation.py)
+        except Exception as error:
             message.reply.fail(error)
         else:
             message.reply.put(rows)
@@ -268,9 +272,14 @@ class ZpoolActor:
             return
         raise DeadlineExceeded
 
-    async def reserve(self, operation: str, size: int) -> None:
-        """Set the operation's reservation to ``size`` bytes. Raises NoSpace."""
-        await self._mailbox.ask(lambda reply: Reserve(operation=operation, size=size, reply=reply))
+    async def reserve(self, operation: str, size: int, *, renew: bool = False) -> None:
+        """Set the operation's reservation to ``size`` bytes.
+
+        ``renew`` tells that what it had reserved before is used up.  Raises NoSpace.
+        """
+        await self._mailbox.ask(
+            lambda reply: Reserve(operation=operation, size=size, renew=renew, reply=reply)
+        )
 
     async def execute(self, command: Command) -> tuple[Dataset, ...]:
         """Have the driver do ``command``; its rows are in the view when this returns.
@@ -278,6 +287,11 @@ class ZpoolActor:
         Cancelling the asker does not cancel the command.
         """
         return await self._mailbox.ask(lambda reply: Execute(command=command, reply=reply))
+
+    async def discard(self, rows: Sequence[Dataset]) -> None:
+        """Destroy datasets of a change that failed, newest first; one that is gone already is no matter."""
+        with contextlib.suppress(NotFound):
+            await self.execute(Destroy(targets=tuple(row.target for row in rows), force=True))
 
     async def space(self) -> Space:
         """Total, and what may still be promised to new volumes, in bytes."""

@@ -1,0 +1,484 @@
+"""Decisions: what a command means for this state and this pool.
+
+Pure functions of (command, state, view).  ``claim_of`` says what a command
+must hold before it may be judged; ``decide`` judges it: it raises a refusal,
+or returns :class:`Settled` (it is so already) or :class:`Plan` (what to
+journal as the intent).  Nothing here waits, writes or knows trio.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import assert_never
+
+from msgspec import Struct
+
+from imagestore import names
+from imagestore.actors.claims import Claim
+from imagestore.actors.commands import (
+    CloneImage,
+    Command,
+    CreateGuestDisks,
+    CreateSnapshot,
+    CreateVolume,
+    DeleteDataset,
+    DeleteGuestDisks,
+    DeleteImage,
+    DeleteSnapshot,
+    DiskOrder,
+    RollbackSnapshot,
+)
+from imagestore.actors.view import View
+from imagestore.errors import (
+    AlreadyExists,
+    Blocked,
+    HasClones,
+    InvalidArgument,
+    NewerSnapshots,
+    NotFound,
+    NotSnapshot,
+    NotValid,
+)
+from imagestore.events.catalogue import (
+    CreateIntent,
+    DatasetId,
+    DestroyIntent,
+    Intent,
+    NewBlank,
+    NewClone,
+    NewDataset,
+    NewParent,
+    RollbackIntent,
+    SnapshotIntent,
+)
+from imagestore.events.state import State
+from imagestore.pools.base import Dataset
+
+
+class Settled(Struct, frozen=True, kw_only=True):
+    """The pool is as the command wants it. ``rows`` answer it."""
+
+    rows: tuple[Dataset, ...] = ()
+
+
+class Plan(Struct, frozen=True, kw_only=True):
+    """What to do.  ``subject`` is the dataset it is about; ``reserve_bytes`` what it may
+    come to write; ``answer`` names the datasets whose rows answer it; ``gone`` are rows
+    that the answer shows although they will be gone."""
+
+    method: str
+    subject: str
+    intent: Intent
+    reserve_bytes: int = 0
+    force: bool = False
+    answer: tuple[str, ...] = ()
+    gone: tuple[Dataset, ...] = ()
+
+
+class ImageRows(Struct, frozen=True, kw_only=True):
+    volume: Dataset
+    snapshot: Dataset
+
+
+# --- reading -------------------------------------------------------------------
+
+
+def is_visible(row: Dataset, state: State) -> bool:
+    """Datasets of unfinished operations, and staging, are not listed."""
+    if row.name.startswith(f"{names.IMAGES}/{names.STAGING_PREFIX}"):
+        return False
+    return row.tags.op not in state.operations or state.owned(row.name, row.guid, row.createtxg) is not None
+
+
+def complete_image(image: str, state: State, view: View) -> ImageRows | None:
+    """The rows of an image that is whole; None if it is not, or its dataset is gone."""
+    record = state.images.get(image)
+    if record is None or record.volume is None or record.snapshot is None:
+        return None
+    volume = view.get(record.volume.name)
+    snapshot = view.get(record.snapshot.name)
+    if volume is None or snapshot is None:
+        return None
+    if _id(volume) != record.volume or _id(snapshot) != record.snapshot:
+        return None
+    return ImageRows(volume=volume, snapshot=snapshot)
+
+
+def is_guest(row: Dataset) -> bool:
+    """Whether the row is the file system that holds one guest's disks."""
+    return row.kind == "filesystem" and names.parent(row.name) == names.GUESTS
+
+
+def disk_sizes(disks: Iterable[DiskOrder], state: State, view: View) -> list[int]:
+    """The size in bytes of each disk. Raises NotFound for an image that is not usable."""
+    sizes = []
+    for disk in disks:
+        if not disk.image:
+            sizes.append(disk.size)
+            continue
+        image = complete_image(disk.image, state, view)
+        if image is None:
+            raise NotFound(detail=f"image {disk.image}")
+        sizes.append(image.snapshot.volsize)
+    return sizes
+
+
+def _id(row: Dataset) -> DatasetId:
+    return DatasetId(name=row.name, guid=row.guid, createtxg=row.createtxg)
+
+
+def _ids(rows: Iterable[Dataset]) -> tuple[DatasetId, ...]:
+    return tuple(_id(row) for row in rows)
+
+
+def _existing(name: str, state: State, view: View) -> Dataset:
+    row = view.get(name)
+    if row is None or not is_visible(row, state):
+        raise NotFound(detail=name)
+    return row
+
+
+# --- claims ----------------------------------------------------------------------
+
+
+def claim_of(command: Command, state: State, view: View) -> Claim:
+    """What ``command`` changes (exclusive) and leans on (shared), as the pool is now."""
+    match command:
+        case CreateVolume(name=name):
+            return Claim(exclusive=(_outermost_missing(name, view),))
+        case CloneImage(name=name, image=image):
+            return Claim(exclusive=(_outermost_missing(name, view),), shared=(_leaning_on(image, state),))
+        case DeleteDataset(name=name):
+            return Claim(exclusive=(name,))
+        case DeleteImage(image=image):
+            return Claim(exclusive=(names.image(image),))
+        case CreateSnapshot(name=name):
+            return Claim(exclusive=(name,))
+        case DeleteSnapshot(name=name) | RollbackSnapshot(name=name):
+            return Claim(exclusive=(names.parent(name),))
+        case CreateGuestDisks(guest=guest, disks=disks):
+            images = sorted({_leaning_on(disk.image, state) for disk in disks if disk.image})
+            return Claim(exclusive=(_outermost_missing(names.guest(guest), view),), shared=tuple(images))
+        case DeleteGuestDisks(guest=guest):
+            return Claim(exclusive=(names.guest(guest),))
+        case _:
+            assert_never(command)
+
+
+def _outermost_missing(name: str, view: View) -> str:
+    """The subtree that making ``name`` brings into being: its first ancestor that is not there."""
+    return next((above for above in names.ancestors(name) if above not in view), name)
+
+
+def _leaning_on(image: str, state: State) -> str:
+    record = state.images.get(image)
+    return names.image(image) if record is None or record.snapshot is None else record.snapshot.name
+
+
+# --- judging ---------------------------------------------------------------------
+
+
+def decide(command: Command, state: State, view: View) -> Settled | Plan:
+    """Judge a command whose claim is held. Raises what CONTRACT.md lists for it."""
+    match command:
+        case CreateVolume():
+            return _create_volume(command, state, view)
+        case CloneImage():
+            return _clone_image(command, state, view)
+        case DeleteDataset():
+            return _delete_dataset(command, state, view)
+        case DeleteImage():
+            return _delete_image(command, state, view)
+        case CreateSnapshot():
+            return _create_snapshot(command, state, view)
+        case DeleteSnapshot():
+            return _delete_snapshot(command, state, view)
+        case RollbackSnapshot():
+            return _rollback_snapshot(command, state, view)
+        case CreateGuestDisks():
+            return _create_guest_disks(command, state, view)
+        case DeleteGuestDisks():
+            return _delete_guest_disks(command, view)
+        case _:
+            assert_never(command)
+
+
+def _guest_of(name: str) -> str:
+    parts = name.split("/")
+    return parts[1] if parts[0] == names.GUESTS and len(parts) > 1 else ""
+
+
+def _missing_parents(name: str, view: View) -> list[NewDataset]:
+    """Parents to be made, outermost first. Raises NotValid when one is no file system."""
+    missing: list[NewDataset] = []
+    for above in names.ancestors(name):
+        row = view.get(above)
+        if row is None:
+            missing.append(NewParent(name=above, guest=_guest_of(above)))
+        elif row.kind != "filesystem":
+            raise NotValid(detail=f"{above} is a {row.kind}; nothing can be made below it")
+    return missing
+
+
+def _check_free_name(name: str) -> None:
+    if "@" in name or name in ("", names.IMAGES, names.GUESTS):
+        raise NotValid(detail=f"{name!r} cannot be the name of a volume")
+    if names.is_within(name, names.IMAGES):
+        raise NotValid(detail="images/ holds images only; ask for one with RequestImage")
+
+
+def _create_volume(command: CreateVolume, state: State, view: View) -> Settled | Plan:
+    _check_free_name(command.name)
+    row = view.get(command.name)
+    if row is not None:
+        if row.kind == "volume" and row.volsize == command.size and not row.origin:
+            return Settled(rows=(row,))
+        raise AlreadyExists.named(command.name, detail=_what_is_there(row))
+    blank = NewBlank(name=command.name, size_bytes=command.size, guest=_guest_of(command.name))
+    return Plan(
+        method="CreateVolume",
+        subject=command.name,
+        intent=CreateIntent(datasets=(*_missing_parents(command.name, view), blank)),
+        reserve_bytes=command.size,
+        answer=(command.name,),
+    )
+
+
+def _what_is_there(row: Dataset) -> str:
+    origin = f", a clone of {row.origin}" if row.origin else ""
+    return (
+        f"it is a {row.kind} of {row.volsize} bytes{origin}" if row.kind != "filesystem" else "a file system"
+    )
+
+
+def _clone_image(command: CloneImage, state: State, view: View) -> Settled | Plan:
+    image = complete_image(command.image, state, view)
+    if image is None:
+        raise NotFound(detail=f"image {command.image}")
+    _check_free_name(command.name)
+    row = view.get(command.name)
+    if row is not None:
+        if row.origin == image.snapshot.name:
+            return Settled(rows=(row,))
+        raise AlreadyExists.named(command.name, detail=_what_is_there(row))
+    clone = NewClone(
+        name=command.name,
+        origin=_id(image.snapshot),
+        size_bytes=image.snapshot.volsize,
+        image=command.image,
+        guest=_guest_of(command.name),
+    )
+    return Plan(
+        method="CloneImage",
+        subject=command.name,
+        intent=CreateIntent(datasets=(*_missing_parents(command.name, view), clone)),
+        reserve_bytes=image.snapshot.volsize,
+        answer=(command.name,),
+    )
+
+
+def _check_not_protected(rows: Iterable[Dataset], state: State) -> None:
+    """The store's own roots, and what an image consists of, go another way."""
+    for row in rows:
+        if row.name in ("", names.IMAGES, names.GUESTS):
+            raise Blocked(f"dataset cannot be destroyed: {row.name or 'the pool'}", blockers=(row.name,))
+        image = state.images.get(row.name.partition("@")[0].removeprefix(f"{names.IMAGES}/"))
+        if image is not None and _id(row) in (image.volume, image.snapshot):
+            raise Blocked(
+                f"dataset belongs to image {image.id}: {row.name}",
+                blockers=(row.name,),
+                detail="use DeleteImage",
+            )
+
+
+def _check_no_clones(doomed: Sequence[Dataset], view: View, what: str = "snapshot") -> None:
+    """Raises HasClones when a clone of a doomed snapshot would be left."""
+    gone = {row.name for row in doomed}
+    clones = sorted({c for row in doomed for c in view.clones(row.name)} - gone)
+    if clones:
+        raise HasClones.of(what, clones)
+
+
+def _delete_dataset(command: DeleteDataset, state: State, view: View) -> Plan:
+    row = _existing(command.name, state, view)
+    doomed = tuple(view.under(row.name)) if row.kind != "snapshot" else (row,)
+    _check_not_protected(doomed, state)
+    _check_no_clones(doomed, view)
+    return Plan(
+        method="DeleteDataset",
+        subject=row.name,
+        intent=DestroyIntent(datasets=_ids(doomed)),
+        force=command.force,
+        gone=(row,),
+    )
+
+
+def _delete_image(command: DeleteImage, state: State, view: View) -> Plan:
+    record = state.images.get(command.image)
+    if record is None:
+        raise NotFound(detail=f"image {command.image}")
+    if record.status == "pending":
+        raise Blocked(f"image is being fetched: {command.image}", detail="wait until the fetch has ended")
+    doomed: tuple[Dataset, ...] = ()
+    if complete_image(command.image, state, view) is not None:
+        doomed = tuple(view.under(names.image(command.image)))
+        _check_no_clones(doomed, view, "image")
+    return Plan(
+        method="DeleteImage",
+        subject=names.image(command.image),
+        intent=DestroyIntent(datasets=_ids(doomed), image=command.image),
+        gone=doomed[:1],
+    )
+
+
+def _create_snapshot(command: CreateSnapshot, state: State, view: View) -> Plan:
+    top = _existing(command.name, state, view)
+    if top.kind == "snapshot":
+        raise InvalidArgument("cannot create a snapshot of a snapshot")
+    names.check_snapshot_dest(command.snapshot)
+    targets = [top]
+    if command.recursive or is_guest(top):
+        targets = [r for r in view.under(top.name) if r.kind != "snapshot" and is_visible(r, state)]
+    wanted = [f"{row.name}@{command.snapshot}" for row in targets]
+    for name in wanted:
+        if name in view:
+            raise AlreadyExists.named(name)
+        names.parse(name, state.pool)
+    return Plan(
+        method="CreateSnapshot",
+        subject=f"{top.name}@{command.snapshot}",
+        intent=SnapshotIntent(datasets=_ids(targets), snapshot=command.snapshot, guest=_guest_of(top.name)),
+        reserve_bytes=sum(_cost_of_snapshot(row) for row in targets),
+        answer=tuple(wanted),
+    )
+
+
+def _cost_of_snapshot(row: Dataset) -> int:
+    """A thick volume's snapshot needs what it refers to again; a sparse one's promise grows
+    by what was written, for that may be written a second time."""
+    if row.kind != "volume" or row.tags.kind == "image":
+        return 0
+    return row.written if row.sparse else row.referenced
+
+
+def _snapshot_row(name: str, state: State, view: View) -> Dataset:
+    row = _existing(name, state, view)
+    if row.kind != "snapshot":
+        raise NotSnapshot(detail=f"{name} is a {row.kind}")
+    return row
+
+
+def _delete_snapshot(command: DeleteSnapshot, state: State, view: View) -> Plan:
+    row = _snapshot_row(command.name, state, view)
+    dataset, _, snapshot = row.name.partition("@")
+    doomed = [row]
+    above = view.get(dataset)
+    if command.recursive or (above is not None and is_guest(above)):
+        doomed = _same_snapshot(dataset, snapshot, view)
+    _check_not_protected(doomed, state)
+    _check_no_clones(doomed, view)
+    return Plan(
+        method="DeleteSnapshot",
+        subject=row.name,
+        intent=DestroyIntent(datasets=_ids(doomed)),
+        gone=tuple(doomed),
+    )
+
+
+def _same_snapshot(dataset: str, snapshot: str, view: View) -> list[Dataset]:
+    return [r for r in view.under(dataset) if r.kind == "snapshot" and r.name.endswith(f"@{snapshot}")]
+
+
+def _rollback_snapshot(command: RollbackSnapshot, state: State, view: View) -> Plan:
+    row = _snapshot_row(command.name, state, view)
+    dataset, _, snapshot = row.name.partition("@")
+    above = view.get(dataset)
+    assert above is not None, "a snapshot has a dataset"
+    targets = [row]
+    newer = _newer_than(row, view)
+    if is_guest(above):
+        disks = [r for r in view.under(dataset) if r.kind == "volume"]
+        targets = [r for r in _same_snapshot(dataset, snapshot, view) if r.name != row.name]
+        missing = {d.name for d in disks} - {names.parent(t.name) for t in targets}
+        if missing:
+            raise Blocked(
+                f"snapshot {snapshot} does not cover: {', '.join(sorted(missing))}", blockers=sorted(missing)
+            )
+        newer += [n for target in targets for n in _newer_than(target, view)]
+    if newer and not command.destroy_more_recent:
+        raise NewerSnapshots.named([n.name for n in newer])
+    _check_not_protected(newer, state)
+    _check_no_clones(newer, view)
+    volumes = [v for target in targets if (v := view.get(names.parent(target.name))) is not None]
+    return Plan(
+        method="RollbackSnapshot",
+        subject=row.name,
+        intent=RollbackIntent(snapshots=_ids(targets), volumes=_ids(volumes), newer=_ids(newer)),
+        force=command.force,
+        answer=(row.name,),
+    )
+
+
+def _newer_than(snapshot: Dataset, view: View) -> list[Dataset]:
+    siblings = view.snapshots(names.parent(snapshot.name))
+    return [s for s in siblings if s.createtxg > snapshot.createtxg]
+
+
+def _create_guest_disks(command: CreateGuestDisks, state: State, view: View) -> Settled | Plan:
+    sizes = disk_sizes(command.disks, state, view)
+    wanted: list[NewDataset] = []
+    answer = []
+    reserve = 0
+    for number, (disk, size) in enumerate(zip(command.disks, sizes, strict=True)):
+        new = _new_disk(command.guest, number, disk, size, state, view)
+        answer.append(new.name)
+        row = view.get(new.name)
+        if row is None:
+            wanted.append(new)
+            reserve += size
+        elif not _is_same_disk(row, new):
+            raise AlreadyExists.named(new.name, detail=_what_is_there(row))
+    if not wanted:
+        return Settled(rows=tuple(row for name in answer if (row := view.get(name)) is not None))
+    return Plan(
+        method="CreateGuestDisks",
+        subject=names.guest(command.guest),
+        intent=CreateIntent(datasets=(*_missing_parents(answer[0], view), *wanted)),
+        reserve_bytes=reserve,
+        answer=tuple(answer),
+    )
+
+
+def _new_disk(
+    guest: str, number: int, disk: DiskOrder, size: int, state: State, view: View
+) -> NewBlank | NewClone:
+    name = names.disk(guest, number)
+    if not disk.image:
+        return NewBlank(name=name, size_bytes=size, guest=guest, disk=str(number))
+    image = complete_image(disk.image, state, view)
+    assert image is not None, "disk_sizes looked for it"
+    return NewClone(
+        name=name,
+        origin=_id(image.snapshot),
+        size_bytes=size,
+        image=disk.image,
+        guest=guest,
+        disk=str(number),
+    )
+
+
+def _is_same_disk(row: Dataset, wanted: NewBlank | NewClone) -> bool:
+    if isinstance(wanted, NewClone):
+        return row.kind == "volume" and row.origin == wanted.origin.name
+    return row.kind == "volume" and not row.origin and row.volsize == wanted.size_bytes
+
+
+def _delete_guest_disks(command: DeleteGuestDisks, view: View) -> Settled | Plan:
+    doomed = tuple(view.under(names.guest(command.guest)))
+    if not doomed:
+        return Settled()
+    _check_no_clones(doomed, view)
+    return Plan(
+        method="DeleteGuestsDisks",
+        subject=names.guest(command.guest),
+        intent=DestroyIntent(datasets=_ids(doomed)),
+        force=command.force,
+    )

@@ -1,0 +1,159 @@
+"""The fetch queue: the owner of ``images/<id>``.
+
+Owns who fetches what: requests for one image join one fetch; ``max_pending``
+counts images, not callers; ``workers`` images are transferred at a time, in
+the order in which they were asked for.  Callers come and go, the fetch goes
+on.  Deleting images, and whatever else changes what lies in ``images/``, is
+served beside, kept apart by claims.
+
+A fetch that was accepted ends, in this life or the next: what recovery finds
+under way comes in through :meth:`Fetcher.requeue` under its old operation.
+"""
+
+from typing import assert_never
+
+import trio
+from msgspec import Struct
+
+from imagestore.actors.base import Mailbox, Reply, check_deadline
+from imagestore.actors.commands import DeleteImage
+from imagestore.actors.decisions import complete_image
+from imagestore.actors.fetch import Fetch, accept, carry_out
+from imagestore.actors.mutator import Mutate, serve
+from imagestore.actors.operation import Operations
+from imagestore.actors.transfer import TransferSettings
+from imagestore.errors import Blocked, ImageStoreError, Stopping, TemporarilyUnavailable
+from imagestore.events.catalogue import FetchIntent
+from imagestore.events.state import OperationRecord
+
+
+class RequestImage(Struct, frozen=True, kw_only=True):
+    """Have the image fetched unless it is there.  Answered when it is usable."""
+
+    image: str
+    type: str
+    principal: str
+    deadline: float
+    reply: Reply[None]
+
+
+Message = RequestImage | Mutate
+
+
+class Fetcher:
+    """See the module. Start it with ``await nursery.start(fetcher.run)``."""
+
+    def __init__(
+        self,
+        operations: Operations,
+        *,
+        service: str,
+        settings: TransferSettings,
+        workers: int,
+        max_pending: int,
+        mailbox: int = 256,
+    ) -> None:
+        self._operations = operations
+        self._service = service
+        self._settings = settings
+        self._max_pending = max_pending
+        self._mailbox: Mailbox[Message] = Mailbox(mailbox)
+        self._workers = trio.Semaphore(workers)
+        self._fetches: dict[str, Fetch] = {}
+        self._requeued: list[Fetch] = []
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until closed. Fetches under way are broken off then; the next life takes them up."""
+        async with trio.open_nursery() as mutations, trio.open_nursery() as fetches:
+            for fetch in self._requeued:
+                fetches.start_soon(self._live, fetch, True)
+            self._requeued.clear()
+            task_status.started()
+            try:
+                while True:
+                    self._dispatch(await self._mailbox.receive(), mutations, fetches)
+            except trio.EndOfChannel:
+                fetches.cancel_scope.cancel(reason="the store is shutting down")
+
+    def close(self) -> None:
+        self._mailbox.close()
+
+    def post_nowait(self, message: Message) -> None:
+        """Raises TemporarilyUnavailable when the mailbox is full, Stopping when closed."""
+        self._mailbox.post_nowait(message)
+
+    def requeue(self, record: OperationRecord) -> None:
+        """Take up a fetch of an earlier life. To be called before :meth:`run`."""
+        intent = record.intent
+        assert isinstance(intent, FetchIntent), "only fetches are requeued"
+        fetch = Fetch(
+            image=intent.image, type=intent.type, operation=record.id, principal=record.principal, waiters=[]
+        )
+        self._fetches[fetch.image] = fetch
+        self._requeued.append(fetch)
+
+    def under_way(self, image: str) -> Fetch | None:
+        """The fetch of an image, for reads of its status and progress."""
+        return self._fetches.get(image)
+
+    def _dispatch(self, message: Message, mutations: trio.Nursery, fetches: trio.Nursery) -> None:
+        match message:
+            case RequestImage():
+                try:
+                    self._request(message, fetches)
+                except ImageStoreError as error:
+                    message.reply.fail(error)
+            case Mutate(command=DeleteImage(image=image)) if image in self._fetches:
+                detail = "wait until the fetch has ended"
+                message.reply.fail(Blocked(f"image is being fetched: {image}", detail=detail))
+            case Mutate():
+                mutations.start_soon(serve, message, self._operations)
+            case _:
+                assert_never(message)
+
+    def _request(self, message: RequestImage, fetches: trio.Nursery) -> None:
+        """Join a fetch, answer at once, or begin one: decided in one step."""
+        check_deadline(message.deadline)
+        fetch = self._fetches.get(message.image)
+        if fetch is not None:
+            fetch.waiters.append(message.reply)
+            return
+        if complete_image(message.image, self._operations.state, self._operations.zpool.view) is not None:
+            message.reply.put(None)
+            return
+        self._operations.check_writable()
+        if len(self._fetches) >= self._max_pending:
+            raise TemporarilyUnavailable(detail=f"{self._max_pending} images are waiting to be fetched")
+        fetch = Fetch(
+            image=message.image,
+            type=message.type,
+            operation=self._operations.new_id(),
+            principal=message.principal,
+            waiters=[message.reply],
+        )
+        self._fetches[fetch.image] = fetch
+        fetches.start_soon(self._live, fetch, False)
+
+    async def _live(self, fetch: Fetch, accepted: bool) -> None:
+        """A fetch from its acceptance to its outcome; tells its waiters."""
+        try:
+            if not accepted:
+                await accept(fetch, self._operations)
+            async with self._workers:
+                await carry_out(fetch, self._operations, service=self._service, settings=self._settings)
+        except ImageStoreError as error:
+            self._tell(fetch, error)
+        except trio.Cancelled:
+            self._tell(fetch, Stopping())
+            raise
+        else:
+            self._tell(fetch, None)
+
+    def _tell(self, fetch: Fetch, error: ImageStoreError | None) -> None:
+        """Take the fetch out and answer its waiters, in one step: who asks now begins anew."""
+        del self._fetches[fetch.image]
+        for waiter in fetch.waiters:
+            if error is None:
+                waiter.put(None)
+            else:
+                waiter.fail(error)

@@ -1,0 +1,193 @@
+"""The life of a change, in one place.
+
+    claim what it touches -> judge -> reserve -> OperationStarted (durable)
+      -> the pool does it -> facts + OperationFinished (durable, one batch)
+
+Owns the order of these steps and what an error means at each of them:
+
+* before the intent is durable, the request alone fails and nothing happened;
+* a refusal of the pool after it is the operation's outcome, journaled;
+* a journal that fails after it makes the store read-only: what happened is
+  decided by the next start-up;
+* anything unexpected after it ends the process, which the journal makes safe.
+
+``trace`` is called at each named step; tests kill the process there.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from imagestore.actors import zpool as pool_commands
+from imagestore.actors.base import check_deadline
+from imagestore.actors.commands import Command
+from imagestore.actors.decisions import Plan, Settled, claim_of, decide
+from imagestore.actors.effects import driver_command, facts, named
+from imagestore.actors.zpool import ZpoolActor
+from imagestore.errors import (
+    ImageStoreError,
+    InUse,
+    JournalError,
+    OutcomeUnknown,
+    ReadOnly,
+    TemporarilyUnavailable,
+)
+from imagestore.events.catalogue import Envelope, Event, OperationFinished, OperationStarted
+from imagestore.events.journal import Entry
+from imagestore.events.state import State
+from imagestore.pools.base import Dataset
+
+_log = logging.getLogger(__name__)
+
+Trace = Callable[[str], None]
+
+JUDGEMENTS = 16
+"""How often a command is judged anew because the pool changed while it waited for its claim."""
+
+
+class Writable(Protocol):
+    """What operations need of the journal."""
+
+    @property
+    def state(self) -> State: ...
+
+    async def append(self, entries: Sequence[Entry]) -> Sequence[Envelope]: ...
+
+
+class Operations:
+    """Carries commands through their life. Shared by all actors; holds no queue."""
+
+    def __init__(
+        self,
+        journal: Writable,
+        zpool: ZpoolActor,
+        *,
+        new_id: Callable[[], str],
+        trace: Trace = lambda step: None,
+    ) -> None:
+        self._journal = journal
+        self.zpool = zpool
+        self.new_id = new_id
+        self.trace = trace
+        self.read_only_reason = ""
+
+    @property
+    def state(self) -> State:
+        return self._journal.state
+
+    def check_writable(self) -> None:
+        """Raises ReadOnly once an outcome could not be journaled."""
+        if self.read_only_reason:
+            raise ReadOnly(detail=self.read_only_reason)
+
+    # -- commands -----------------------------------------------------------------
+
+    async def perform(self, command: Command, *, principal: str, deadline: float) -> tuple[Dataset, ...]:
+        """Judge ``command`` and carry it out. Returns the rows that answer it.
+
+        Raises what ``decide`` and the pool refuse with, NoSpace, ReadOnly,
+        DeadlineExceeded (not begun), OutcomeUnknown.
+        """
+        self.check_writable()
+        check_deadline(deadline)
+        for _ in range(JUDGEMENTS):
+            operation = self.new_id()
+            claim = claim_of(command, self.state, self.zpool.view)
+            async with self.zpool.claimed(operation, claim, deadline=deadline):
+                if claim_of(command, self.state, self.zpool.view) != claim:
+                    continue
+                judged = decide(command, self.state, self.zpool.view)
+                if isinstance(judged, Settled):
+                    return judged.rows
+                await self._check_users(judged)
+                return await self.carry_out(operation, judged, principal=principal)
+        raise TemporarilyUnavailable(detail="the datasets that it touches keep changing")
+
+    async def carry_out(
+        self, operation: str, plan: Plan, *, principal: str, before: Sequence[Event] = ()
+    ) -> tuple[Dataset, ...]:
+        """From the intent to the outcome of a plan whose claim is held."""
+        if plan.reserve_bytes:
+            await self.zpool.reserve(operation, plan.reserve_bytes)
+        self.trace("before-intent")
+        await self.begin(operation, plan, principal=principal)
+        self.trace("after-intent")
+        try:
+            command = driver_command(operation, plan.intent, force=plan.force)
+            if command is not None:
+                await self.zpool.execute(command)
+        except ImageStoreError as error:
+            await self.fail(operation, error, principal=principal)
+            raise
+        self.trace("after-effect")
+        happened = facts(plan.intent, operation, self.zpool.view)
+        await self.finish(operation, happened, principal=principal)
+        self.trace("after-outcome")
+        return (*plan.gone, *named(self.zpool.view, plan.answer))
+
+    async def _check_users(self, plan: Plan) -> None:
+        """Refuse what would pull a disk away from a process, before anything is journaled."""
+        if plan.force:
+            return
+        command = driver_command("", plan.intent, force=False)
+        if isinstance(command, pool_commands.Destroy):
+            volumes = [target.name for target in command.targets]
+        elif isinstance(command, pool_commands.RollBack):
+            volumes = [target.name.partition("@")[0] for target in command.snapshots]
+        else:
+            return
+        for name in volumes:
+            row = self.zpool.view.get(name)
+            if row is None or row.kind != "volume":
+                continue
+            users = await self.zpool.driver.users(name)
+            if users:
+                raise InUse.by(name, users)
+
+    # -- intent and outcome -----------------------------------------------------------
+
+    async def begin(
+        self, operation: str, plan: Plan, *, principal: str, with_it: Sequence[Event] = (), cause: str = ""
+    ) -> None:
+        """Make the intent durable. Nothing happened if this raises."""
+        self.check_writable()
+        started = OperationStarted(
+            method=plan.method,
+            subject=plan.subject,
+            intent=plan.intent,
+            reserved_bytes=plan.reserve_bytes,
+            force=plan.force,
+        )
+        await self._journal.append([self.entry(e, operation, principal, cause) for e in (started, *with_it)])
+
+    async def finish(self, operation: str, happened: Sequence[Event], *, principal: str) -> None:
+        """Make facts and success durable, in one batch."""
+        await self.conclude(operation, (*happened, OperationFinished(outcome="succeeded")), principal)
+
+    async def fail(
+        self, operation: str, error: ImageStoreError, *, principal: str, happened: Sequence[Event] = ()
+    ) -> None:
+        """Make the failure durable, and what did happen before it."""
+        finished = OperationFinished(outcome="failed", error=str(error), error_type=type(error).__name__)
+        await self.conclude(operation, (*happened, finished), principal)
+
+    async def conclude(self, operation: str, events: Sequence[Event], principal: str) -> None:
+        """Append the last events of an operation; a journal that refuses them makes the store read-only.
+
+        Raises:
+            OutcomeUnknown: the pool was changed and the journal could not say so.
+        """
+        try:
+            await self._journal.append([self.entry(e, operation, principal) for e in events])
+        except JournalError as error:
+            self.read_only_reason = f"the outcome of {operation} could not be journaled: {error}"
+            _log.critical("%s; the store is read-only until it is restarted", self.read_only_reason)
+            raise OutcomeUnknown(self.read_only_reason) from error
+
+    async def record(self, operation: str, events: Sequence[Event], *, principal: str) -> None:
+        """Append events of an operation under way, or of none ("")."""
+        await self._journal.append([self.entry(e, operation, principal) for e in events])
+
+    @staticmethod
+    def entry(event: Event, operation: str, principal: str, cause: str = "") -> Entry:
+        return Entry(event=event, operation=operation, cause=cause, principal=principal)

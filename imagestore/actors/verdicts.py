@@ -1,0 +1,117 @@
+"""Verdicts: what becomes of an operation that another life left under way.
+
+Pure functions of (operation, view).  One rule: effect whole -> finish it;
+deletion -> go on, by identity; fetch -> queued again under its id; anything
+else -> undo it and record it as failed.  A rollback is never repeated: its
+mark on the volumes tells whether it happened.
+"""
+
+from collections.abc import Mapping
+from typing import assert_never
+
+from msgspec import Struct
+
+from imagestore import names
+from imagestore.actors.effects import destroyed, facts, image_facts
+from imagestore.actors.view import View
+from imagestore.events.catalogue import (
+    CreateIntent,
+    DestroyIntent,
+    Event,
+    FetchIntent,
+    ImageDeleted,
+    RollbackIntent,
+    SnapshotIntent,
+)
+from imagestore.events.state import OperationRecord
+from imagestore.pools.base import Dataset, Identity, Target
+
+MAX_ATTEMPTS = 3
+"""How many lives may take an operation up before it is undone."""
+
+
+class Finish(Struct, frozen=True, kw_only=True):
+    """The effect is whole: journal these facts and success."""
+
+    facts: tuple[Event, ...]
+
+
+class GoOn(Struct, frozen=True, kw_only=True):
+    """A deletion: destroy what is left of its targets; ``gone`` are facts already true."""
+
+    targets: tuple[Target, ...]
+    gone: tuple[Event, ...]
+    then: tuple[Event, ...]
+
+
+class Undo(Struct, frozen=True, kw_only=True):
+    """Destroy what was made, newest first, and record the operation as failed."""
+
+    targets: tuple[Target, ...]
+    reason: str
+
+
+class Requeue(Struct, frozen=True, kw_only=True):
+    """A fetch: into the queue again, under its id."""
+
+
+Verdict = Finish | GoOn | Undo | Requeue
+
+INTERRUPTED = "interrupted: the store was restarted before it was whole"
+GAVE_UP = f"given up after {MAX_ATTEMPTS} restarts"
+
+
+def by_identity(view: View) -> Mapping[Identity, Dataset]:
+    """Every dataset of the pool by what it is. Of equal ones (received twice) the last stands."""
+    return {row.identity: row for row in view.under("")}
+
+
+def verdict(record: OperationRecord, view: View, identities: Mapping[Identity, Dataset]) -> Verdict:
+    """What to do with an operation under way, as the pool is now."""
+    intent = record.intent
+    match intent:
+        case CreateIntent(datasets=datasets):
+            return _made(record, [new.name for new in datasets], view)
+        case SnapshotIntent(datasets=datasets, snapshot=snapshot):
+            return _made(record, [f"{dataset.name}@{snapshot}" for dataset in datasets], view)
+        case DestroyIntent():
+            return _destroyed(record, intent, identities)
+        case RollbackIntent(volumes=volumes):
+            rows = [view.get(volume.name) for volume in volumes]
+            if rows and all(row is not None and row.tags.last == record.id for row in rows):
+                return Finish(facts=facts(intent, record.id, view))
+            return Undo(targets=(), reason=INTERRUPTED)
+        case FetchIntent(image=image):
+            volume = view.get(names.image(image))
+            if volume is not None and volume.tags.op == record.id:
+                return Finish(facts=image_facts(image, volume, view))
+            if record.attempts >= MAX_ATTEMPTS:
+                return Undo(targets=(), reason=GAVE_UP)
+            return Requeue()
+        case _:
+            assert_never(intent)
+
+
+def _made(record: OperationRecord, wanted: list[str], view: View) -> Verdict:
+    """Ours are the rows that carry this operation's tag; a foreign one of that name is not touched."""
+    made = [row for name in wanted if (row := view.get(name)) is not None and row.tags.op == record.id]
+    if len(made) == len(wanted):
+        return Finish(facts=facts(record.intent, record.id, view))
+    return Undo(targets=tuple(row.target for row in reversed(made)), reason=INTERRUPTED)
+
+
+def _destroyed(
+    record: OperationRecord, intent: DestroyIntent, identities: Mapping[Identity, Dataset]
+) -> GoOn | Undo:
+    gone = []
+    left = []
+    for dataset in intent.datasets:
+        row = identities.get(Identity(dataset.guid, dataset.createtxg))
+        if row is None:
+            gone.append(destroyed(dataset))
+        else:
+            left.append(row.target)
+    if left and record.attempts >= MAX_ATTEMPTS:
+        return Undo(targets=(), reason=GAVE_UP)
+    then: tuple[Event, ...] = (ImageDeleted(image=intent.image),) if intent.image else ()
+    return GoOn(targets=tuple(left), gone=tuple(gone), then=then)
