@@ -101,8 +101,11 @@ class Config(Struct, frozen=True, kw_only=True):
     journal_segment_bytes: SegmentBytes = 64 << 20
     """Size of one journal file, in bytes. Default 64 MiB."""
 
-    checkpoint_events: Count = 50_000
-    """A checkpoint is written after so many events. Default 50000."""
+    checkpoint_events: Count = 20_000
+    """A checkpoint is written after so many events. Default 20000."""
+
+    allow_unsafe_filesystem: bool = False
+    """Whether the journal may lie where fsync does nothing (ZFS with sync=disabled). Default false."""
 
     mailbox_size: Count = 256
     """Requests that may wait for one actor; one more is refused as temporarily unavailable. Default 256."""
@@ -279,6 +282,8 @@ def _check_together(config: Config) -> None:
             detail="for example --image-service images.example.net:20000",
         )
     host, colon, port = config.image_service.rpartition(":")
+    if host.count(":") and not host.endswith("]"):
+        return  # a bare IPv6 address has no port
     if colon and not (host and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
         raise ConfigError(
             f"image service {config.image_service!r}: {port!r} is not a port", detail="1 to 65535"

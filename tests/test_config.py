@@ -153,6 +153,13 @@ def test_an_image_service_is_a_host_and_perhaps_a_port(service: str) -> None:
         load({"image_service": service}, environment={})
 
 
+@pytest.mark.parametrize(
+    "service", ["images", "images:80", "192.0.2.7:80", "[2001:db8::7]:80", "2001:db8::7"]
+)
+def test_an_image_service_may_be_any_address(service: str) -> None:
+    assert load({"image_service": service}, environment={}).image_service == service
+
+
 def test_a_config_can_be_built_by_hand() -> None:
     config = Config(pool="dir:/p", journal="/j")
     assert config.pool_address == PoolAddress("dir", "/p")

@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "state": ("imagestore.cli.audit:state", "What is ours, now or at an earlier time, from the journal."),
     "journal": ("imagestore.cli.journal:journal", "Check the journal, print its head."),
     "stream": ("imagestore.cli.streams:stream", "Look into, unpack and make ZFS send streams, without ZFS."),
+    "image-service": ("imagestore.cli.imageservice:image_service", "Serve a directory of images to stores."),
     "config": ("imagestore.cli.settings:config", "Show or check the settings."),
 }
 """Where each command lives, and its line in the list of commands, in the order shown."""

@@ -87,7 +87,7 @@ class MemoryStore:
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (as in the base class)
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = _QuietServer(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
         self.address = f"http://127.0.0.1:{self._server.server_address[1]}"
 
@@ -185,3 +185,8 @@ class MemoryStore:
         prefix = f"guests/{request['guest']['id']}/"
         self.volumes = {name: size for name, size in self.volumes.items() if not name.startswith(prefix)}
         return {"guest": {**request["guest"], "disks": []}}
+
+
+class _QuietServer(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that gave up is what some tests are about."""
