@@ -66,9 +66,11 @@ def corrupt(directory: str, name: str, offset: int, seq: int, reason: str) -> Co
 
 def unreadable(directory: str, name: str, error: OSError) -> JournalError:
     """What an error of the disk means while reading: damage, never the end of the log."""
+    if error.errno in (errno.ENOENT, errno.ENOTDIR) and not name:
+        return JournalError(f"there is no journal {directory}", detail="name its directory with --journal")
     if error.errno == errno.EACCES:
         return JournalError(
-            f"journal {directory} cannot be read: {error.strerror}: {name}",
+            f"journal {directory} cannot be read: {error.strerror} {name}".rstrip(),
             detail="run as the user that owns the journal",
         )
     return Corrupt(

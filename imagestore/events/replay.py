@@ -42,25 +42,32 @@ def envelopes(directory: str, number: int, frame: Frame) -> list[Envelope]:
     return events
 
 
+def fold_frame(directory: str, number: int, frame: Frame, state: State, *, up_to: int | None = None) -> None:
+    """Apply a frame's events to ``state``, up to event ``up_to``.
+
+    Raises:
+        Corrupt: an event does not follow from the ones before it.
+        JournalTooNew: an event that this imagestore does not know.
+    """
+    for envelope in envelopes(directory, number, frame):
+        if up_to is not None and envelope.seq > up_to:
+            return
+        try:
+            apply(state, envelope)
+        except ValueError as error:
+            raise corrupt(directory, segment_name(number), frame.offset, envelope.seq, str(error)) from error
+
+
 def fold(directory: str, walk: LogWalk, state: State, *, up_to: int | None = None) -> None:
     """Apply all that ``walk`` yields to ``state``, up to event ``up_to``.
 
-    Raises:
-        Corrupt: an event does not follow from the ones before it; and what ``walk`` raises.
-        JournalTooNew: an event that this imagestore does not know.
+    Raises what the walk and :func:`fold_frame` raise.
     """
     for number, frame in walk:
-        if not frame.count:
-            continue
-        for envelope in envelopes(directory, number, frame):
-            if up_to is not None and envelope.seq > up_to:
-                return
-            try:
-                apply(state, envelope)
-            except ValueError as error:
-                raise corrupt(
-                    directory, segment_name(number), frame.offset, envelope.seq, str(error)
-                ) from error
+        if up_to is not None and frame.seq > up_to:
+            return
+        if frame.count:
+            fold_frame(directory, number, frame, state, up_to=up_to)
 
 
 def events_of(walk: LogWalk, found: Survey, from_seq: int) -> Iterator[Envelope]:

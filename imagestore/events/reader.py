@@ -1,0 +1,222 @@
+"""Reading a journal without opening it: for audit, listings and offline looks.
+
+Takes no lock, changes nothing and works beside a running store: a group that is
+being written is not there yet, and no damage.  All functions block.
+"""
+
+import os
+from collections.abc import Iterator
+from typing import Literal
+
+from msgspec import Struct
+
+from imagestore.errors import JournalError
+from imagestore.events import checkpoint as checkpoints
+from imagestore.events.catalogue import Envelope
+from imagestore.events.files import SYSTEM_FILES, Files, read_file
+from imagestore.events.log import (
+    LogWalk,
+    Place,
+    Survey,
+    anchored,
+    beginning,
+    load_checkpoint,
+    survey,
+)
+from imagestore.events.replay import events_of, fold, fold_frame
+from imagestore.events.segment import checkpoint_name
+from imagestore.events.state import State
+
+
+def read(directory: str, from_seq: int = 1, *, files: Files = SYSTEM_FILES) -> Iterator[Envelope]:
+    """All events from ``from_seq`` on, in order, up to the end as it is now.
+
+    Raises, while iterated:
+        JournalError: there is no journal, it is damaged (Corrupt), or too new.
+    """
+    found = survey(files, directory)
+    if found.headers:
+        walk = LogWalk(files, found, _segment_of(found, from_seq), beside_a_writer=True)
+        yield from events_of(walk, found, from_seq)
+
+
+def head(directory: str, *, files: Files = SYSTEM_FILES) -> tuple[int, str]:
+    """Seq of the last event and hash of the last frame in hex; (0, "") of an empty directory.
+
+    Raises:
+        JournalError: there is no journal, its last segment is damaged (Corrupt), or it is too new.
+    """
+    found = survey(files, directory)
+    if not found.headers:
+        return 0, ""
+    walk = LogWalk(files, found, beginning(found.headers[-1]), beside_a_writer=True)
+    for _ in walk:
+        pass
+    return walk.end.cursor.seq, walk.end.cursor.hash.hex()
+
+
+def replay(directory: str, *, up_to: int | None = None, files: Files = SYSTEM_FILES) -> State:
+    """The state after event ``up_to``, or at the end.
+
+    Raises:
+        JournalError: there is no journal, it is damaged (Corrupt), or too new.
+    """
+    found = survey(files, directory)
+    if not found.headers:
+        return State()
+    loaded = load_checkpoint(files, found, up_to=up_to)
+    state = loaded.checkpoint.state if loaded.checkpoint is not None else State()
+    fold(directory, LogWalk(files, found, loaded.place, beside_a_writer=True), state, up_to=up_to)
+    return state
+
+
+class Finding(Struct, frozen=True, kw_only=True):
+    """``damage`` makes the store refuse, or lie; a ``note`` does not."""
+
+    kind: Literal["damage", "note"]
+    text: str
+    advice: str = ""
+
+
+class Report(Struct, frozen=True, kw_only=True):
+    """What :func:`verify` saw.  ``hash`` is the last whole frame's, in hex."""
+
+    directory: str
+    journal: str
+    segments: int
+    frames: int
+    seq: int
+    hash: str
+    epoch: int
+    checkpoints: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def whole(self) -> bool:
+        return all(finding.kind != "damage" for finding in self.findings)
+
+
+def verify(directory: str, *, files: Files = SYSTEM_FILES) -> Report:
+    """Check every segment, frame, link, event and checkpoint; never raises for damage.
+
+    Behind the first damaged frame the following segments are still checked, each from its own header.
+
+    Raises:
+        JournalError: there is no journal at all.
+    """
+    if not files.exists(directory):
+        raise JournalError(f"there is no journal {directory}", detail="name its directory with --journal")
+    try:
+        found = survey(files, directory)
+    except JournalError as error:
+        return _report(directory, None, _Tally(files, None), [_damage(error)])
+    tally = _Tally(files, found)
+    findings: list[Finding] = []
+    if found.headers:
+        findings += tally.walk_all()
+    if found.torn_header:
+        findings.append(Finding(kind="note", text="the last segment never got a header: it is put aside"))
+    return _report(directory, found, tally, [*findings, *tally.check_checkpoints()])
+
+
+class _Tally:
+    """The walk of a verification: counts, and the state where a checkpoint claims to know it."""
+
+    def __init__(self, files: Files, found: Survey | None) -> None:
+        self.frames = 0
+        self.state = State()
+        self.end: Place | None = None
+        self._files = files
+        self._survey = found
+        self._folds = True
+        self._states: dict[int, bytes] = {}
+
+    def walk_all(self) -> list[Finding]:
+        found = self._survey
+        assert found is not None
+        findings: list[Finding] = []
+        start: Place | None = beginning(found.headers[0])
+        while start is not None:
+            walk = LogWalk(self._files, found, start, beside_a_writer=True)
+            try:
+                self._walk(walk)
+                start = None
+            except JournalError as error:
+                findings.append(_damage(error))
+                self._folds = False
+                number = walk.end.number
+                start = beginning(found.headers[number]) if number < len(found.headers) else None
+            self.end = walk.end
+            if walk.torn is not None:
+                text = (
+                    f"an unfinished group at the end, from offset {walk.torn.offset} on: {walk.torn.reason}"
+                )
+                findings.append(Finding(kind="note", text=text))
+        return findings
+
+    def _walk(self, walk: LogWalk) -> None:
+        assert self._survey is not None
+        wanted = set(self._survey.names.checkpoints)
+        for number, frame in walk:
+            self.frames += 1
+            if self._folds and frame.count:
+                fold_frame(self._survey.directory, number, frame, self.state)
+                if self.state.seq in wanted:
+                    self._states[self.state.seq] = checkpoints.encode_state(self.state)
+
+    def check_checkpoints(self) -> list[Finding]:
+        found = self._survey
+        assert found is not None
+        findings: list[Finding] = []
+        for seq in found.names.checkpoints:
+            name = checkpoint_name(seq)
+            try:
+                checkpoint = checkpoints.decode(read_file(self._files, os.path.join(found.directory, name)))
+            except FileNotFoundError:
+                continue  # a running store has just removed it
+            except OSError as error:
+                findings.append(
+                    Finding(kind="note", text=f"{name} cannot be read: {error.strerror or error}")
+                )
+                continue
+            if isinstance(checkpoint, checkpoints.Unusable):
+                findings.append(Finding(kind="note", text=f"{name} is ignored: {checkpoint.reason}"))
+                continue
+            place = anchored(self._files, found, checkpoint.anchor)
+            known = self._states.get(seq)
+            if isinstance(place, str):
+                findings.append(Finding(kind="note", text=f"{name} is ignored: {place}"))
+            elif known is not None and checkpoints.encode_state(checkpoint.state) != known:
+                findings.append(
+                    Finding(
+                        kind="damage",
+                        text=f"{name} holds another state than the events up to seq {seq} give",
+                        advice=f"remove {os.path.join(found.directory, name)}; the segments hold everything",
+                    )
+                )
+        return findings
+
+
+def _damage(error: JournalError) -> Finding:
+    return Finding(kind="damage", text=str(error), advice=error.detail)
+
+
+def _report(directory: str, found: Survey | None, tally: _Tally, findings: list[Finding]) -> Report:
+    cursor = tally.end.cursor if tally.end is not None else None
+    return Report(
+        directory=directory,
+        journal=found.journal.hex() if found is not None else "",
+        segments=len(found.headers) if found is not None else 0,
+        frames=tally.frames,
+        seq=cursor.seq if cursor is not None else 0,
+        hash=cursor.hash.hex() if cursor is not None else "",
+        epoch=tally.state.epoch,
+        checkpoints=len(found.names.checkpoints) if found is not None else 0,
+        findings=tuple(findings),
+    )
+
+
+def _segment_of(found: Survey, seq: int) -> Place:
+    """The beginning of the last segment that begins at ``seq`` or before."""
+    earlier = [header for header in found.headers if header.first_seq <= seq]
+    return beginning(earlier[-1] if earlier else found.headers[0])

@@ -1,0 +1,59 @@
+"""Salvage: what is whole of a damaged journal, as a new journal elsewhere.
+
+Never in place and never by itself: somebody typed it.  The copy holds every
+event before the first damage; what the copy lacks still stands in the original.
+Blocks.
+"""
+
+import os
+
+from msgspec import Struct
+
+from imagestore.errors import Corrupt, JournalError
+from imagestore.events.files import SYSTEM_FILES, Files, publish, read_file
+from imagestore.events.log import LogWalk, survey
+from imagestore.events.replay import fold_frame
+from imagestore.events.segment import HEADER_BYTES, TEMPORARY, segment_name
+from imagestore.events.state import State
+
+
+class Salvaged(Struct, frozen=True, kw_only=True):
+    """``seq`` is the last event of the copy; ``damage`` why it ends there, "" if it is complete."""
+
+    seq: int
+    segments: int
+    damage: str
+
+
+def salvage(directory: str, to: str, *, files: Files = SYSTEM_FILES) -> Salvaged:
+    """Copy the frames of ``directory`` before the first damage into the new directory ``to``.
+
+    Raises:
+        JournalError: ``to`` is not empty, or nothing can be saved: names or headers are wrong.
+    """
+    if files.exists(to) and files.list(to):
+        raise JournalError(f"{to} is not empty", detail="name a new directory with --to")
+    found = survey(files, directory)
+    if not found.headers:
+        raise JournalError(f"there is nothing to salvage in {directory}")
+    walk = LogWalk(files, found)
+    state = State()
+    damage = ""
+    number, offset = 1, HEADER_BYTES
+    try:
+        for number, frame in walk:
+            offset = frame.offset
+            if frame.count:
+                fold_frame(directory, number, frame, state)
+        number, offset = walk.end.number, walk.end.cursor.offset
+    except Corrupt as error:
+        damage = str(error)
+        if (walk.end.number, walk.end.cursor.offset) > (number, offset):
+            number, offset = walk.end.number, walk.end.cursor.offset
+    files.make_directory(to)
+    for copied in range(1, number + 1):
+        name = segment_name(copied)
+        limit = offset if copied == number else None
+        data = read_file(files, os.path.join(directory, name), 0, limit)
+        publish(files, to, name, data, temporary=name + TEMPORARY)
+    return Salvaged(seq=state.seq, segments=number, damage=damage)
