@@ -122,7 +122,7 @@ def truncated(body: bytes, announced: int) -> Script:
 
 
 def resets(body: bytes, announced: int) -> Script:
-    """Send ``body`` and, once the client has read it all, reset the connection."""
+    """Send ``body`` and reset the connection; how much of it arrives is the kernel's affair."""
 
     async def script(stream: trio.SocketStream) -> None:
         await stream.send_all(head(Content_Length=announced) + body)

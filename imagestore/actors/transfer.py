@@ -49,10 +49,11 @@ OpenSink = Callable[[Kind], AbstractAsyncContextManager[Receiver]]
 
 Report = Callable[[Phase, int, int | None], None]
 """Told of the phase, the bytes of the body that have come, and how many it has (None: unknown).
-Called several times a second at full speed; begins at 0 again with each try."""
+Called for every piece that comes (up to 256 KiB), so it must be quick; begins at 0 again with each try."""
 
-BATCH_BYTES = 1 << 20
-"""The body goes through hashing, decompression and the receiver in steps of about this size."""
+BATCH_BYTES = 512 << 10
+"""The body goes through hashing, decompression and the receiver in steps of about this size.
+Four transfers at full speed on two cores: 1 MiB is 10 % faster, and the event loop twice as late."""
 
 STEP_BYTES = 2 << 20
 """About as much of the image is decoded before the receiver has to take it."""
@@ -210,7 +211,7 @@ class _Attempt:
         self._received_bytes = 0
         self._image_bytes = 0
         self._total: int | None = None
-        self._broken: MayPass | None = None
+        self._broken: MayPass | FetchFailed | None = None
         self._digest = hashlib.sha256()
         self._decoder = Decoder()
         self._thread = trio.CapacityLimiter(1)
@@ -304,7 +305,7 @@ class _Attempt:
                     raise MayPass(
                         f"{host} sent {self._received_bytes} bytes of an image of {self._total}: truncated"
                     )
-            except MayPass as error:
+            except (MayPass, FetchFailed) as error:
                 self._broken = error
                 return
             if batch:

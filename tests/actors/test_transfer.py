@@ -361,11 +361,27 @@ async def test_three_tries_without_progress_are_enough(service: ImageService, sc
 
 
 async def test_tries_that_get_further_do_not_count_as_fruitless(service: ImageService) -> None:
-    further = [resets(RAW[: at * BATCH_BYTES], len(RAW)) for at in (1, 2, 3)]
+    further = [truncated(RAW[: at * BATCH_BYTES], len(RAW)) for at in (1, 2, 3)]
     nothing = [status(500)] * 2
     service.download("a", *further, *nothing, answer(RAW))
     await fetch(service, MemorySink(whole=RAW))
     assert service.downloads == 6
+
+
+async def test_a_reset_midway_leaves_nothing_to_the_next_try(service: ImageService) -> None:
+    sink = MemorySink(whole=RAW)
+    reset = resets(b"", 0)
+
+    async def midway(stream: trio.SocketStream) -> None:
+        await stream.send_all(head(Content_Length=len(RAW)) + RAW[: 2 * BATCH_BYTES])
+        await sink.opened.wait()
+        await sink.receivers[0].fed.wait()
+        await reset(stream)
+
+    service.download("a", midway, answer(RAW))
+    await fetch(service, sink)
+    assert [receiver.aborted for receiver in sink.receivers] == [True, False]
+    assert sink.receivers[1].content == RAW
 
 
 async def test_a_stale_length_heals_with_the_next_try(service: ImageService) -> None:
