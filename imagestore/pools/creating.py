@@ -30,7 +30,7 @@ class _Made(Struct, frozen=True):
 async def create(ground: Ground, creations: Sequence[Creation]) -> Sequence[Dataset]:
     """See ``PoolDriver.create``."""
     async with ground.new_files() as made:
-        files = await ground.work("creating datasets", partial(_make_files, ground, creations, made))
+        files = await ground.copying("creating datasets", partial(_make_files, ground, creations, made))
         return await ground.change(partial(_record, ground, creations, files), made)
 
 

@@ -70,6 +70,11 @@ class DataFiles:
             os.ftruncate(file, size)
         return name
 
+    def begin(self) -> tuple[str, int]:
+        """Make an empty file and open it for reading and writing. Returns its name and the open file."""
+        with self._new() as (name, file):
+            return name, os.dup(file)
+
     def copy(self, source: str, *, mode: int = VOLUME_MODE, progress: Callable[[], None] = nothing) -> str:
         """Make a file with the content of ``source``; the two share blocks where that is possible.
 

@@ -58,7 +58,7 @@ async def rollback(
     volumes = await ground.look("looking up volumes", partial(_volumes, ground, snapshots))
     async with ground.turn(volumes), ground.leased() as leases, ground.new_files() as made:
         prepare = partial(_make_files, ground, snapshots, destroy, leases, force, made)
-        files = await ground.work("rolling back", prepare)
+        files = await ground.copying("rolling back", prepare)
         with trio.CancelScope(shield=True):
             record = partial(_record_rollback, ground, snapshots, destroy, operation, files)
             done = await ground.change(record, made)

@@ -49,14 +49,15 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import TypeVar
 
 import trio
 from msgspec.structs import replace
 
-from imagestore.pools import altering, creating, destroying, snapshotting
-from imagestore.pools.base import Creation, Dataset, Mark, Space, Tags, Target
+from imagestore.pools import altering, creating, destroying, receiving, snapshotting
+from imagestore.pools.base import Creation, Dataset, Mark, Receiver, Space, Tags, Target
 from imagestore.pools.ground import Ground, guarded, seen_writers, written_bytes
 from imagestore.pools.inuse import is_open_for_writing
 from imagestore.pools.opening import busy, open_parts, prepare_directories, try_lock
@@ -233,3 +234,17 @@ class DirectoryPool:
 
     async def tag(self, target: Target, tags: Tags) -> Dataset:
         return await altering.tag(self._ground, target, tags)
+
+    # -- streams ----------------------------------------------------------------
+
+    def receive_stream(
+        self, name: str, tags: Tags, *, snapshot_tags: Tags
+    ) -> AbstractAsyncContextManager[Receiver]:
+        return receiving.receive(self._ground, name, tags, snapshot_tags, receiving.StreamSink)
+
+    def receive_raw(
+        self, name: str, tags: Tags, *, snapshot: str, snapshot_tags: Tags
+    ) -> AbstractAsyncContextManager[Receiver]:
+        return receiving.receive(
+            self._ground, name, tags, snapshot_tags, partial(receiving.RawSink, snapshot)
+        )

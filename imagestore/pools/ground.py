@@ -58,6 +58,8 @@ class Ground:
         self._clock = clock
         self._entropy = entropy
         self._commits = GroupCommit(opened.writer, opened.files, checkpoint)
+        # The kernel makes reflinks of one file one at a time: more threads only get in each other's way.
+        self._copying = trio.CapacityLimiter(1 if opened.files.reflink else 4)
         self._working = trio.CapacityLimiter(4)
         self._looking = trio.CapacityLimiter(2)
         self._listing = trio.CapacityLimiter(1)
@@ -87,8 +89,16 @@ class Ground:
         """Run a long look at the catalog, through the connection made for that."""
         return await self._run(self._listing, doing, function)
 
+    async def copying(self, doing: str, function: Callable[[], T]) -> T:
+        """Make data files."""
+        return await self._run(self._copying, doing, function)
+
+    async def receiving(self, doing: str, function: Callable[[], T], limiter: trio.CapacityLimiter) -> T:
+        """Run a step of a reception, under the limiter of that reception."""
+        return await self._run(limiter, doing, function)
+
     async def work(self, doing: str, function: Callable[[], T]) -> T:
-        """Run work on data files, of any length."""
+        """Any other work on data files, of any length."""
         return await self._run(self._working, doing, function)
 
     async def change(self, change: Callable[[Step], T], made: list[str] | None = None) -> T:
@@ -128,11 +138,17 @@ class Ground:
         try:
             yield made
         except BaseException:
-            # A catalog that failed in COMMIT may name them after a restart: that open decides.
-            if made and not self._commits.failed:
+            if made:
                 with trio.CancelScope(shield=True):
-                    await trio.to_thread.run_sync(self.files.remove, made, limiter=self._working)
+                    await trio.to_thread.run_sync(self.discard, made, limiter=self._working)
             raise
+
+    def discard(self, made: list[str]) -> None:
+        """Remove new data files that no change has named. In a worker thread."""
+        # A catalog that failed in COMMIT may name them after a restart: that open decides.
+        if not self._commits.failed:
+            self.files.remove(made)
+        made.clear()
 
     def copy(self, snapshot: Entry, made: list[str]) -> str:
         """A writable copy of a snapshot's data file. In a worker thread. Raises NotFound, OSError."""

@@ -64,7 +64,7 @@ async def _copy_at_one_instant(
         progress=trio.from_thread.check_cancelled,
     )
     for _ in range(_TRIES):
-        copies = await ground.work("copying disks", attempt)
+        copies = await ground.copying("copying disks", attempt)
         if copies is not None:
             await ground.look("copying disks", partial(ground.checkpoint, "files made"))
             return copies
