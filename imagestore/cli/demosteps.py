@@ -257,12 +257,12 @@ def _audit(scene: Scene) -> None:
     tell.saw(_offline("log", "--journal", scene.store.journal, "--image", held.id))
     lines = _offline("log", "--journal", scene.store.journal, "-o", "jsonl").splitlines()
     events = [json.loads(line) for line in lines]
-    resumed = [entry["operation"] for entry in events if entry["event"]["type"] == "operation-resumed"]
+    resumed = [entry["operation"] for entry in events if entry["event"]["event"] == "operation-resumed"]
     tell.must(len(resumed) == 1, "one operation was resumed in the second life: the fetch")
     ends = [
         entry["event"]["outcome"]
         for entry in events
-        if entry["event"]["type"] == "operation-finished" and entry.get("operation") == resumed[0]
+        if entry["event"]["event"] == "operation-finished" and entry.get("operation") == resumed[0]
     ]
     tell.must(ends == ["succeeded"], "and it ended once, well")
     tell.command(f"imagestore journal verify --journal {scene.store.journal}")

@@ -1,0 +1,252 @@
+"""``imagestore log`` and ``imagestore state``: the journal read, without a store.
+
+Both work beside a running store, take no lock and change nothing.  A filter
+on what an event is about also shows the rest of its operation: who, resumed
+when, ended how.
+"""
+
+import datetime as dt
+import re
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+import click
+from msgspec import Struct
+
+from imagestore.cli.connection import examples
+from imagestore.cli.eventtext import datasets_of, describe, describe_intent, guests_of, images_of
+from imagestore.cli.journal import journal_option
+from imagestore.cli.output import Column, Format, output_option, print_json, print_line, show_rows
+from imagestore.cli.sizes import show_bytes
+from imagestore.errors import InvalidArgument
+from imagestore.events.catalogue import Envelope, OperationFinished, PoolAttached
+from imagestore.events.state import DatasetRecord, ImageRecord, OperationRecord, State
+from imagestore.names import is_within
+
+_AGO = re.compile(r"([0-9]{1,9})([smhd])\Z")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+class Filter(Struct, frozen=True, kw_only=True):
+    """Which events to show; None asks for nothing.  Times in nanoseconds since 1970."""
+
+    who: str | None = None
+    dataset: str | None = None
+    guest: str | None = None
+    image: str | None = None
+    operation: str | None = None
+    since_ns: int | None = None
+    until_ns: int | None = None
+    from_seq: int = 1
+
+    @property
+    def has_subject(self) -> bool:
+        """Whether it asks what an event is about, so that whole operations must be followed."""
+        return not (self.dataset is None and self.guest is None and self.image is None)
+
+
+def select(envelopes: Iterable[Envelope], wanted: Filter) -> Iterator[Envelope]:
+    """The events that ``wanted`` asks for, in order."""
+    followed: set[str] = set()
+    pool = ""
+    for envelope in envelopes:
+        event = envelope.event
+        if isinstance(event, PoolAttached):
+            pool = event.pool.rstrip("/").rpartition("/")[2]
+        if wanted.has_subject:
+            if not (envelope.operation in followed or _is_about(envelope, wanted, pool)):
+                continue
+            if envelope.operation:
+                followed.add(envelope.operation)
+            if isinstance(event, OperationFinished):
+                followed.discard(envelope.operation)
+        if _is_from(envelope, wanted):
+            yield envelope
+
+
+def _is_about(envelope: Envelope, wanted: Filter, pool: str) -> bool:
+    event = envelope.event
+    if wanted.dataset is not None:
+        asked = {wanted.dataset, wanted.dataset.removeprefix(f"{pool}/")}
+        if not any(is_within(name, subtree) for name in datasets_of(event) for subtree in asked):
+            return False
+    if wanted.guest is not None and wanted.guest not in guests_of(event):
+        return False
+    return wanted.image is None or wanted.image in images_of(event)
+
+
+def _is_from(envelope: Envelope, wanted: Filter) -> bool:
+    return (
+        envelope.seq >= wanted.from_seq
+        and (wanted.who is None or envelope.principal == wanted.who)
+        and (wanted.operation is None or wanted.operation in (envelope.operation, short(envelope.operation)))
+        and (wanted.since_ns is None or envelope.time_ns >= wanted.since_ns)
+        and (wanted.until_ns is None or envelope.time_ns <= wanted.until_ns)
+    )
+
+
+def short(operation: str) -> str:
+    """The end of an operation's id, which differs from its neighbours' (its beginning is the time)."""
+    return operation[-8:]
+
+
+def _when(time_ns: int) -> str:
+    return dt.datetime.fromtimestamp(time_ns / 1e9).astimezone().isoformat(" ", "milliseconds")[:23]
+
+
+LOG_COLUMNS = (
+    Column[Envelope]("seq", lambda envelope: str(envelope.seq), right=True),
+    Column[Envelope]("time", lambda envelope: _when(envelope.time_ns)),
+    Column[Envelope]("who", lambda envelope: envelope.principal or "-"),
+    Column[Envelope]("operation", lambda envelope: short(envelope.operation) or "-"),
+    Column[Envelope]("event", lambda envelope: str(type(envelope.event).__struct_config__.tag)),
+    Column[Envelope]("what", lambda envelope: describe(envelope.event)),
+)
+
+
+class TimeType(click.ParamType[int]):
+    """``2h`` (ago) or ISO 8601 in local time, as nanoseconds since 1970."""
+
+    name = "time"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        text = str(value)
+        ago = _AGO.match(text)
+        if ago is not None:
+            return time.time_ns() - int(ago[1]) * _SECONDS[ago[2]] * 1_000_000_000
+        try:
+            return int(dt.datetime.fromisoformat(text).astimezone().timestamp() * 1e9)
+        except (ValueError, OverflowError):
+            self.fail(f"{text!r} is no time; write 90s, 2h, 7d (ago) or 2030-01-31T12:00", param, ctx)
+
+
+TIME = TimeType()
+
+
+@click.command(
+    epilog=examples(
+        "imagestore log --journal journal",
+        "imagestore log --journal journal --guest vm1 --since 2h",
+        "imagestore log --journal journal --dataset scratch/data -o jsonl",
+        "imagestore log --journal journal --last 20",
+    )
+)
+@journal_option
+@click.option("--who", metavar="NAME", help="Only what NAME asked for.")
+@click.option("--dataset", metavar="NAME", help="Only what concerns this dataset and all below it.")
+@click.option("--guest", metavar="ID", help="Only what concerns this guest's disks.")
+@click.option("--image", metavar="ID", help="Only what concerns this image.")
+@click.option("--operation", metavar="ID", help="Only this operation (the short form will do).")
+@click.option("--since", type=TIME, metavar="TIME", help="90s, 2h, 7d (ago), or 2030-01-31T12:00.")
+@click.option("--until", type=TIME, metavar="TIME", help="As --since.")
+@click.option("--from-seq", type=click.IntRange(min=1), default=1, metavar="SEQ", help="From this event on.")
+@click.option("--last", type=click.IntRange(min=1), metavar="N", help="Only the last N of them.")
+@output_option
+def log(
+    journal: str,
+    who: str | None,
+    dataset: str | None,
+    guest: str | None,
+    image: str | None,
+    operation: str | None,
+    since: int | None,
+    until: int | None,
+    from_seq: int,
+    last: int | None,
+    output: Format,
+) -> None:
+    """Who did what and when, from the journal.
+
+    A filter on dataset, guest or image shows the whole of every operation that touched it. The
+    order is that of the events; times are only informative.
+    """
+    from imagestore.events import reader
+
+    wanted = Filter(
+        who=who,
+        dataset=dataset,
+        guest=guest,
+        image=image,
+        operation=operation,
+        since_ns=since,
+        until_ns=until,
+        from_seq=from_seq,
+    )
+    begin = 1 if wanted.has_subject else from_seq
+    found: Iterable[Envelope] = select(reader.read(journal, begin), wanted)
+    if last is not None:
+        found = deque(found, maxlen=last)
+    if output == "jsonl":
+        for envelope in found:
+            print_line(envelope)
+    else:
+        show_rows(list(found), LOG_COLUMNS, output)
+
+
+DATASET_COLUMNS = (
+    Column[DatasetRecord]("dataset", lambda record: record.name),
+    Column[DatasetRecord]("role", lambda record: record.role),
+    Column[DatasetRecord](
+        "size", lambda record: show_bytes(record.size_bytes) if record.size_bytes else "-", right=True
+    ),
+    Column[DatasetRecord]("origin", lambda record: record.origin.name if record.origin is not None else "-"),
+    Column[DatasetRecord]("guid", lambda record: f"{record.guid:x}"),
+)
+
+IMAGE_COLUMNS = (
+    Column[ImageRecord]("image", lambda record: record.id),
+    Column[ImageRecord](
+        "status", lambda record: f"{record.status}: {record.reason}" if record.reason else record.status
+    ),
+    Column[ImageRecord](
+        "size", lambda record: show_bytes(record.size_bytes) if record.size_bytes else "-", right=True
+    ),
+    Column[ImageRecord]("snapshot", lambda record: record.snapshot.name if record.snapshot else "-"),
+)
+
+OPERATION_COLUMNS = (
+    Column[OperationRecord]("operation", lambda record: short(record.id)),
+    Column[OperationRecord]("since", lambda record: _when(record.started_ns)),
+    Column[OperationRecord]("who", lambda record: record.principal or "-"),
+    Column[OperationRecord]("method", lambda record: record.method),
+    Column[OperationRecord]("what", lambda record: describe_intent(record.intent)),
+)
+
+
+@click.command(
+    epilog=examples(
+        "imagestore state --journal journal",
+        "imagestore state --journal journal --at 1000 -o json",
+    )
+)
+@journal_option
+@click.option("--at", type=click.IntRange(min=0), metavar="SEQ", help="As it was after this event.")
+@output_option
+def state(journal: str, at: int | None, output: Format) -> None:
+    """What is ours, now or at an earlier time, from the journal."""
+    from imagestore.events import reader
+
+    folded = reader.replay(journal, up_to=at)
+    if at is not None and folded.seq < at:
+        raise InvalidArgument(f"the journal ends at seq {folded.seq}, before {at}")
+    if output == "json":
+        print_json(folded)
+    elif output == "jsonl":
+        print_line(folded)
+    else:
+        _show_state(folded)
+
+
+def _show_state(folded: State) -> None:
+    pool = f"{folded.driver}:{folded.pool}" if folded.pool else "none yet"
+    click.echo(f"seq {folded.seq}, life {folded.epoch}, pool {pool}")
+    if folded.datasets:
+        click.echo()
+        show_rows(sorted(folded.datasets.values(), key=lambda record: record.name), DATASET_COLUMNS, "table")
+    if folded.images:
+        click.echo()
+        show_rows(list(folded.images.values()), IMAGE_COLUMNS, "table")
+    if folded.operations:
+        click.echo()
+        show_rows(list(folded.operations.values()), OPERATION_COLUMNS, "table")

@@ -1,0 +1,164 @@
+"""What an event says, for people, and which datasets, guests and images it is about.
+
+Pure.  Every event type of the catalogue has its sentence here; the type
+checker sees to it.
+"""
+
+from collections.abc import Iterator
+from typing import assert_never
+
+from imagestore.cli.sizes import show_bytes
+from imagestore.events.catalogue import (
+    CreateIntent,
+    DatasetCreated,
+    DatasetDestroyed,
+    DatasetId,
+    DatasetLost,
+    DatasetRenamed,
+    DatasetRolledBack,
+    DestroyIntent,
+    Event,
+    FetchIntent,
+    ImageCompleted,
+    ImageDeleted,
+    ImageFailed,
+    ImageRequested,
+    Intent,
+    JournalCut,
+    JournalOpened,
+    NewClone,
+    NewDataset,
+    OperationFinished,
+    OperationResumed,
+    OperationStarted,
+    PoolAttached,
+    RollbackIntent,
+    SnapshotIntent,
+)
+from imagestore.names import GUESTS, IMAGES
+
+
+def describe(event: Event) -> str:
+    """One line that says what happened."""
+    match event:
+        case OperationStarted():
+            return f"{event.method} {event.subject}: {describe_intent(event.intent)}" + (
+                ", forced" if event.force else ""
+            )
+        case OperationResumed():
+            return f"taken up again after a restart, try {event.attempt}"
+        case OperationFinished():
+            left = f"; left behind: {_names(event.left_behind)}" if event.left_behind else ""
+            return event.outcome + (f": {event.error}" if event.error else "") + left
+        case DatasetCreated():
+            size = f", {show_bytes(event.size_bytes)}" if event.size_bytes else ""
+            origin = f", clone of {event.origin.name}" if event.origin is not None else ""
+            return f"{event.name} ({event.role}{size}{origin})"
+        case DatasetDestroyed():
+            return event.name
+        case DatasetRenamed():
+            return f"{event.name} is now {event.new_name}"
+        case DatasetRolledBack():
+            return f"{event.name} is {event.snapshot.name} again"
+        case DatasetLost():
+            return f"{event.name} is no longer in the pool; somebody else removed it"
+        case ImageRequested():
+            return event.image + (f" from {event.source}" if event.source else "")
+        case ImageCompleted():
+            return f"{event.image} ({show_bytes(event.size_bytes)}) is {event.snapshot.name}"
+        case ImageFailed():
+            return f"{event.image}: {event.reason}"
+        case ImageDeleted():
+            return event.image
+        case JournalOpened():
+            return f"life {event.epoch}: imagestore {event.version}, pid {event.pid} on {event.host}"
+        case JournalCut():
+            return f"{event.length} bytes of an unfinished group were put aside as {event.saved_as}"
+        case PoolAttached():
+            return f"{event.driver}:{event.pool}"
+        case _:
+            assert_never(event)
+
+
+def describe_intent(intent: Intent) -> str:
+    """What an operation set out to do."""
+    match intent:
+        case CreateIntent():
+            return f"make {', '.join(_describe_new(new) for new in intent.datasets)}"
+        case SnapshotIntent():
+            return f"snapshot {_names(intent.datasets)} as @{intent.snapshot}"
+        case DestroyIntent():
+            return f"destroy {_names(intent.datasets)}"
+        case RollbackIntent():
+            newer = f", destroying {_names(intent.newer)}" if intent.newer else ""
+            return f"go back to {_names(intent.snapshots)}{newer}"
+        case FetchIntent():
+            return f"fetch {intent.image}" + (f" from {intent.source}" if intent.source else "")
+        case _:
+            assert_never(intent)
+
+
+def _describe_new(new: NewDataset) -> str:
+    return f"{new.name} of {new.origin.name}" if isinstance(new, NewClone) else new.name
+
+
+def _names(datasets: tuple[DatasetId, ...]) -> str:
+    return ", ".join(dataset.name for dataset in datasets)
+
+
+def datasets_of(event: Event) -> Iterator[str]:
+    """Names of the datasets that an event is about, origins not among them."""
+    match event:
+        case OperationStarted():
+            yield from _datasets_of_intent(event.intent)
+        case OperationFinished():
+            yield from (dataset.name for dataset in event.left_behind)
+        case DatasetRenamed():
+            yield from (event.name, event.new_name)
+        case DatasetCreated() | DatasetDestroyed() | DatasetRolledBack() | DatasetLost():
+            yield event.name
+        case ImageCompleted():
+            yield from (event.volume.name, event.snapshot.name)
+        case ImageRequested() | ImageFailed() | ImageDeleted():
+            yield f"{IMAGES}/{event.image}"
+        case OperationResumed() | JournalOpened() | JournalCut() | PoolAttached():
+            return
+        case _:
+            assert_never(event)
+
+
+def _datasets_of_intent(intent: Intent) -> Iterator[str]:
+    match intent:
+        case CreateIntent():
+            yield from (new.name for new in intent.datasets)
+        case SnapshotIntent():
+            yield from (f"{dataset.name}@{intent.snapshot}" for dataset in intent.datasets)
+        case DestroyIntent():
+            yield from (dataset.name for dataset in intent.datasets)
+        case RollbackIntent():
+            yield from (dataset.name for dataset in (*intent.volumes, *intent.snapshots, *intent.newer))
+        case FetchIntent():
+            yield f"{IMAGES}/{intent.image}"
+        case _:
+            assert_never(intent)
+
+
+def images_of(event: Event) -> Iterator[str]:
+    """Ids of the images that an event is about: fetched, deleted, or cloned."""
+    match event:
+        case ImageRequested() | ImageCompleted() | ImageFailed() | ImageDeleted() | DatasetCreated():
+            yield event.image
+        case OperationStarted(intent=FetchIntent() | DestroyIntent() as intent):
+            yield intent.image
+        case OperationStarted(intent=CreateIntent() as intent):
+            yield from (new.image for new in intent.datasets if isinstance(new, NewClone))
+        case _:
+            return
+
+
+def guests_of(event: Event) -> Iterator[str]:
+    """Ids of the guests whose disks an event is about."""
+    for name in datasets_of(event):
+        first, _, rest = name.partition("/")
+        if first == GUESTS and rest:
+            yield rest.partition("/")[0].partition("@")[0]
