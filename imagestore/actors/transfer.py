@@ -38,7 +38,7 @@ from imagestore.actors.imageservice import (
 from imagestore.errors import ContentRefused, FetchFailed, FetchUnreachable
 from imagestore.pools.base import Dataset, Receiver
 from imagestore.streams.content import Decoder, Piece
-from imagestore.streams.signatures import Kind
+from imagestore.streams.signatures import Kind as Kind
 
 Phase = Literal["downloading", "importing"]
 OpenSink = Callable[[Kind], AbstractAsyncContextManager[Receiver]]

@@ -1,0 +1,288 @@
+"""One running store: its parts, and the order in which they start and stop.
+
+Start: pool (its lock) -> journal (its lock, replay) -> do the two belong
+together -> zpool actor -> recovery -> the actors that take commands -> ready.
+
+Stop, in phases: not ready -> HTTP takes no new connections and finishes its
+requests -> mailboxes are closed and drained -> the journal is flushed and
+closed -> the pool is released.  Each phase is bounded; SIGKILL at any point is
+safe, so whatever is stuck at the end is cut off.
+
+For embedding::
+
+    store = create(config)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(store.run)
+        await nursery.start(store.run_http, 19999)
+        ...
+        await store.destroy()
+"""
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import trio
+
+from imagestore import attachment
+from imagestore.actors.fetcher import Fetcher
+from imagestore.actors.guest import Guests
+from imagestore.actors.operation import Operations, Trace
+from imagestore.actors.recovery import recover
+from imagestore.actors.transfer import TransferSettings
+from imagestore.actors.volumes import Volumes
+from imagestore.actors.zpool import ZpoolActor
+from imagestore.config import Config
+from imagestore.errors import ConfigError, PoolError, PoolMismatch
+from imagestore.events import reader
+from imagestore.events.catalogue import PoolAttached
+from imagestore.events.journal import Journal, JournalSettings, open_journal
+from imagestore.http.server import serve_http
+from imagestore.http.settings import HttpSettings
+from imagestore.identifiers import uuid7_maker
+from imagestore.methods import Actors, Methods
+from imagestore.pools.base import Mark, PoolDriver
+from imagestore.pools.directory import open_directory_pool
+from imagestore.service import Readiness
+
+_log = logging.getLogger(__name__)
+
+PRINCIPAL = "imagestore"
+
+LOCK_SECONDS = 2.0
+"""A directory pool has no commands that outlive their store: its lock is free as soon as that is dead."""
+
+EXIT_MARGIN_SECONDS = 1.0
+"""How long after the last bounded phase the process is ended whatever hangs."""
+
+
+class Store(Methods):
+    """A store made by :func:`create`. Implements ``imagestore.service.Service``."""
+
+    def __init__(self, config: Config, *, trace: Trace = lambda step: None) -> None:
+        self.config = config
+        self._trace = trace
+        self._journal: Journal | None = None
+        self._stop = trio.Event()
+        self._ended = trio.Event()
+        self._begun = False
+        self._http_stop = trio.Event()
+
+    # -- readiness --------------------------------------------------------------------
+
+    def readiness(self) -> Readiness:
+        """Whether changes are taken, and if not why, in one line."""
+        if self._actors is None or self._journal is None:
+            return Readiness(ready=False, reason=self._not_serving)
+        if self._stop.is_set() or self._http_stop.is_set():
+            return Readiness(ready=False, reason="store is shutting down")
+        trouble = self._journal.trouble() or self._actors.operations.read_only_reason
+        if trouble:
+            return Readiness(ready=False, read_only=True, reason=trouble)
+        return Readiness(ready=True)
+
+    # -- life -------------------------------------------------------------------------
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Open, recover, serve commands until :meth:`destroy`. "Started" means ready.
+
+        Raises:
+            ConfigError, PoolError, PoolMismatch, PoolBusy, JournalError: it cannot
+            start; nothing was changed.
+        """
+        if self._begun:
+            raise ConfigError("a store runs once; create another")
+        self._begun = True
+        self._not_serving = "store is starting"
+        try:
+            async with (
+                open_pool(self.config) as driver,
+                self._open_journal(driver) as journal,
+            ):
+                await self._attach(driver, journal)
+                await self._serve(driver, journal, task_status)
+        finally:
+            self._actors = None
+            self._not_serving = "store has ended"
+            self._ended.set()
+
+    @asynccontextmanager
+    async def _open_journal(self, driver: PoolDriver) -> AsyncIterator[Journal]:
+        """The journal, once it is known that it belongs to the pool."""
+        mark = await driver.mark()
+
+        def admit(journal: Journal) -> None:
+            side = attachment.JournalSide(
+                directory=self.config.journal,
+                uuid=journal.uuid,
+                epoch=journal.epoch,
+                pool=journal.state.pool,
+            )
+            attachment.check(side, mark, self.config.pool)
+
+        settings = JournalSettings(
+            segment_bytes=self.config.journal_segment_bytes,
+            checkpoint_events=self.config.checkpoint_events,
+            allow_unsafe_filesystem=self.config.allow_unsafe_filesystem,
+        )
+        async with open_journal(self.config.journal, settings=settings, admit=admit) as journal:
+            self._journal = journal
+            try:
+                yield journal
+            finally:
+                self._journal = None
+
+    async def _attach(self, driver: PoolDriver, journal: Journal) -> None:
+        await driver.set_mark(Mark(journal=journal.uuid, epoch=journal.epoch))
+        kind = self.config.pool_address.driver
+        if (journal.state.driver, journal.state.pool) != (kind, driver.name):
+            entry = Operations.entry(PoolAttached(driver=kind, pool=driver.name), "", PRINCIPAL)
+            await journal.append([entry])
+
+    async def _serve(self, driver: PoolDriver, journal: Journal, task_status: trio.TaskStatus[None]) -> None:
+        config = self.config
+        zpool = ZpoolActor(driver, concurrency=config.driver_concurrency)
+        operations = Operations(journal, zpool, new_id=uuid7_maker(time.time_ns), trace=self._trace)
+        fetcher = Fetcher(
+            operations,
+            service=config.image_service,
+            settings=TransferSettings(
+                fruitless_tries=config.fetch_tries, wait_seconds=config.fetch_wait_seconds
+            ),
+            workers=config.num_fetchers,
+            max_pending=config.max_pending,
+            mailbox=config.mailbox_size,
+        )
+        guests = Guests(operations, mailbox=config.mailbox_size, idle_seconds=config.guest_idle_seconds)
+        volumes = Volumes(operations, mailbox=config.mailbox_size)
+        async with trio.open_nursery() as below:
+            await below.start(zpool.run)
+            await recover(operations, fetcher)
+            async with trio.open_nursery() as owners:
+                await owners.start(guests.run)
+                await owners.start(volumes.run)
+                await owners.start(fetcher.run)
+                self._actors = Actors(operations, fetcher, guests, volumes)
+                task_status.started()
+                await self._stop.wait()
+                owners.cancel_scope.deadline = trio.current_time() + config.shutdown_seconds / 2
+                for actor in (fetcher, volumes, guests):
+                    actor.close()
+            zpool.close()
+
+    async def run_http(
+        self,
+        port: int | None = None,
+        *,
+        host: str | None = None,
+        task_status: trio.TaskStatus[tuple[str, int]] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serve HTTP until :meth:`stop_http` or :meth:`destroy`; reports the bound address.
+
+        ``port`` and ``host`` default to the configuration's. May be started
+        before the store is ready; ``/readyz`` tells.
+        """
+        settings = HttpSettings(
+            max_body_bytes=self.config.max_request_bytes,
+            stall_seconds=self.config.download_stall_seconds,
+            grace_seconds=self.config.shutdown_seconds / 2,
+        )
+        await serve_http(
+            self,
+            host=self.config.host if host is None else host,
+            port=self.config.port if port is None else port,
+            shutdown=self._http_stop,
+            settings=settings,
+            task_status=task_status,
+        )
+
+    def stop_http(self) -> None:
+        """Not ready any more; HTTP finishes its requests. Fetches are left to the next life at once."""
+        self._http_stop.set()
+        if self._actors is not None:
+            self._actors.fetcher.close()
+
+    async def destroy(self) -> None:
+        """Stop and release everything; deletes no data. Idempotent; returns when it is done."""
+        self.stop_http()
+        self._stop.set()
+        if self._begun:
+            await self._ended.wait()
+
+
+def create(config: Config) -> Store:
+    """A store that does not run yet. Touches nothing."""
+    return Store(config)
+
+
+@asynccontextmanager
+async def open_pool(config: Config) -> AsyncIterator[PoolDriver]:
+    """The pool of ``config``, locked. A missing directory is made only for a journal without history.
+
+    Raises PoolError, PoolBusy, PoolMismatch, ConfigError.
+    """
+    kind, place = config.pool_address
+    if kind != "dir":
+        raise ConfigError(
+            "OpenZFS pools are not supported by this version",
+            detail="use a directory pool: --pool dir:/srv/imagestore/pool",
+        )
+    fresh = await trio.to_thread.run_sync(_is_fresh, config.journal)
+    try:
+        pool = await open_directory_pool(
+            place, create=fresh, lock_deadline=min(LOCK_SECONDS, config.recovery_wait_seconds)
+        )
+    except PoolError as error:
+        if type(error) is not PoolError or fresh or os.path.isdir(os.path.join(place, ".imagestore")):
+            raise
+        raise PoolMismatch(
+            f"journal {config.journal} has a history, and there is no pool at {place}",
+            detail="restore the pool, or begin afresh: "
+            f"imagestore serve --pool {config.pool} --journal NEW-DIRECTORY",
+        ) from error
+    try:
+        yield pool
+    finally:
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + config.shutdown_seconds):
+            await pool.close()
+
+
+def _is_fresh(directory: str) -> bool:
+    """Whether the journal has no history: the directory is missing or holds no event."""
+    return not os.path.isdir(directory) or reader.head(directory)[0] == 0
+
+
+async def serve(config: Config, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
+    """Run a store with HTTP until SIGTERM or SIGINT; reports ``http://HOST:PORT`` when ready.
+
+    Raises what :meth:`Store.run` and ``serve_http`` raise.
+    """
+    store = create(config)
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as root:
+            async with trio.open_nursery() as front:
+                host, port = await front.start(store.run_http)
+                root.start_soon(_stop_at_signal, signals, store, config)
+                await root.start(store.run)
+                shown = f"[{host}]" if ":" in host else host
+                task_status.started(f"http://{shown}:{port}")
+            await store.destroy()
+            root.cancel_scope.cancel(reason="the store has stopped")
+
+
+async def _stop_at_signal(signals: AsyncIterator[int], store: Store, config: Config) -> None:
+    async for number in signals:
+        _log.info("%s: stopping", signal.Signals(number).name)
+        _end_process_after(config.shutdown_seconds + EXIT_MARGIN_SECONDS, os._exit)
+        store.stop_http()
+
+
+def _end_process_after(seconds: float, end: Callable[[int], None]) -> None:
+    """Whatever hangs then, the process ends: the journal makes that safe."""
+    timer = threading.Timer(seconds, end, args=(0,))
+    timer.daemon = True
+    timer.start()
