@@ -5,16 +5,9 @@ a time, before anybody sees the request; then the RPC path goes to
 :mod:`imagestore.http.rpc`, downloads to :mod:`imagestore.http.downloads`, and
 everything else to the Quart application, which has the health endpoints and is
 where pages, feeds and metrics belong.
-
-Also owns who asks (:func:`principal_of`).
 """
 
-import logging
-from collections.abc import Mapping
-from urllib.parse import urlsplit
-
 import msgspec
-import trio
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
 from quart import Response
 from quart_trio import QuartTrio
@@ -22,30 +15,17 @@ from werkzeug.exceptions import HTTPException
 
 from imagestore.http import downloads, rpc
 from imagestore.http.answer import Answer, text_answer
-from imagestore.http.send import send_answer
+from imagestore.http.exchange import Exchange
 from imagestore.http.settings import HttpSettings
 from imagestore.http.shims import (
     BodyTooLarge,
     BodyTooSlow,
-    BoundedStream,
     ClientGone,
-    drop_until_disconnect,
     read_body,
     replay,
     shield_final_send,
 )
-from imagestore.service import Caller, Service
-
-logger = logging.getLogger(__name__)
-
-CONNECTION = "imagestore.connection"
-"""The key in an ASGI scope's ``state`` under which the server puts the connection."""
-
-
-def principal_of(scope: HTTPScope) -> str:
-    """Who asks: the peer's address, without the port.  Goes into every event."""
-    client = scope["client"]
-    return client[0] if client else "local"
+from imagestore.service import Service
 
 
 class Application:
@@ -65,117 +45,41 @@ class Application:
             await send({"type": "websocket.close", "code": 1008, "reason": "no websockets here"})
 
     async def _serve(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        headers = first_headers(scope)
+        exchange = Exchange(scope, receive, send)
         try:
             body = await read_body(
                 receive,
-                declared_bytes=_declared_length(headers),
+                declared_bytes=exchange.declared_bytes,
                 limit_bytes=self._settings.max_body_bytes,
                 seconds=self._settings.body_seconds,
             )
         except ClientGone:
             return
         except BodyTooLarge:
-            await self._refuse_body(scope, receive, send, await self._too_large(scope, headers))
+            await exchange.refuse_body(await self._too_large(exchange))
             return
         except BodyTooSlow:
-            slow = text_answer(408, f"request body took over {self._settings.body_seconds:g} seconds\n")
-            await self._refuse_body(scope, receive, send, slow)
+            text = f"request body took over {self._settings.body_seconds:g} seconds\n"
+            await exchange.refuse_body(text_answer(408, text))
             return
-        path = path_of(scope)
-        if path == rpc.PATH:
-            await self._serve_rpc(scope, headers, body, receive, send)
-        elif path == downloads.PATH:
-            await self._serve_download(scope, headers, body, receive, send)
+        if exchange.path == rpc.PATH:
+            await self._serve_rpc(exchange, body)
+        elif exchange.path == downloads.PATH:
+            await downloads.serve_download(self._service, exchange, body)
         else:
             await self._quart(scope, replay(body, receive), send)
 
-    async def _serve_rpc(
-        self,
-        scope: HTTPScope,
-        headers: Mapping[str, str],
-        body: bytes,
-        receive: ASGIReceiveCallable,
-        send: ASGISendCallable,
-    ) -> None:
+    async def _serve_rpc(self, exchange: Exchange, body: bytes) -> None:
         answer: Answer | None = None
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(drop_until_disconnect, receive, nursery.cancel_scope.cancel)
-            answer = await rpc.answer(self._service, self._caller(scope), scope["method"], headers, body)
-            nursery.cancel_scope.cancel()
+        with exchange.connection.cancelled_by_hangup():
+            answer = await rpc.answer(self._service, exchange.caller, exchange.method, exchange.headers, body)
         if answer is not None:
-            await send_answer(send, answer)
+            await exchange.answer(answer)
 
-    async def _serve_download(
-        self,
-        scope: HTTPScope,
-        headers: Mapping[str, str],
-        body: bytes,
-        receive: ASGIReceiveCallable,
-        send: ASGISendCallable,
-    ) -> None:
-        accept_encoding = headers.get("accept-encoding", "")
-        if scope["method"] not in ("GET", "POST"):
-            answer = downloads.refusal(405, "GET or POST method required", accept_encoding)
-            await send_answer(send, answer)
-            return
-        try:
-            request = downloads.read_download_request(
-                scope["method"], scope["query_string"].decode("latin-1"), body
-            )
-        except downloads.BadRequest as error:
-            await send_answer(send, downloads.refusal(400, str(error), accept_encoding))
-            return
-        whole = await downloads.serve_download(
-            self._service, self._caller(scope), request, accept_encoding, receive, send
-        )
-        if not whole and scope["http_version"] < "1.1":
-            # Without chunks only a reset tells a broken stream from a whole one.
-            _connection_of(scope).abort()
-
-    async def _too_large(self, scope: HTTPScope, headers: Mapping[str, str]) -> Answer:
-        if path_of(scope) == rpc.PATH:
-            return await rpc.answer(self._service, self._caller(scope), scope["method"], headers, None)
+    async def _too_large(self, exchange: Exchange) -> Answer:
+        if exchange.path == rpc.PATH:  # other refusals come first there
+            return await rpc.answer(self._service, exchange.caller, exchange.method, exchange.headers, None)
         return text_answer(413, f"request body over {self._settings.max_body_bytes} bytes\n")
-
-    async def _refuse_body(
-        self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable, answer: Answer
-    ) -> None:
-        """Answer although the body is not whole, and close."""
-        _connection_of(scope).lingers = True
-        async with trio.open_nursery() as nursery:
-            # Hypercorn's queue must not fill up: what ends the request goes through it.
-            nursery.start_soon(drop_until_disconnect, receive)
-            await send_answer(send, answer, close=True)
-            nursery.cancel_scope.cancel()
-
-    def _caller(self, scope: HTTPScope) -> Caller:
-        return Caller(principal=principal_of(scope))
-
-
-def first_headers(scope: HTTPScope) -> dict[str, str]:
-    """The request's headers by name in lower case; of repeated ones the first."""
-    headers: dict[str, str] = {}
-    for name, value in scope["headers"]:
-        headers.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
-    return headers
-
-
-def path_of(scope: HTTPScope) -> str:
-    """The path asked for, also when the request's target is a whole URL."""
-    path = scope["path"]
-    return path if path.startswith("/") else urlsplit(path).path
-
-
-def _declared_length(headers: Mapping[str, str]) -> int | None:
-    length = headers.get("content-length", "")
-    return int(length) if length.isascii() and length.isdigit() and len(length) < 20 else None
-
-
-def _connection_of(scope: HTTPScope) -> BoundedStream:
-    connection = scope["state"][CONNECTION]
-    assert isinstance(connection, BoundedStream)
-    return connection
 
 
 # --- the Quart application ---------------------------------------------------------

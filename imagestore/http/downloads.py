@@ -14,18 +14,14 @@ import logging
 from collections.abc import Iterator
 from urllib.parse import parse_qs
 
-import trio
-from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
-
 from imagestore.errors import ImageStoreError
 from imagestore.http.answer import NOSNIFF, Answer, Header, choose_coding, coded, text_answer
+from imagestore.http.exchange import Exchange
 from imagestore.http.json_text import MalformedJson, document_of, value
 from imagestore.http.rpc import one_line, report_incident
-from imagestore.http.send import send_answer
 from imagestore.http.shapes import WrongType, read_request
-from imagestore.http.shims import drop_until_disconnect
 from imagestore.model import SnapshotRequest
-from imagestore.service import Caller, Download, Service
+from imagestore.service import Download, Service
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +32,11 @@ LARGEST_PIECE_BYTES = 1 << 20
 
 
 class BadRequest(Exception):
-    """The request cannot be read; ``str()`` says why."""
+    """The request cannot be served; ``str()`` says why."""
+
+    def __init__(self, text: str, *, status: int = 400) -> None:
+        super().__init__(text)
+        self.status = status
 
 
 def read_download_request(verb: str, query: str, body: bytes) -> SnapshotRequest:
@@ -62,61 +62,54 @@ def refusal(status: int, text: str, accept_encoding: str) -> Answer:
     return coded(text_answer(status, f"{text}\n", NOSNIFF), choose_coding(accept_encoding))
 
 
-async def serve_download(
-    service: Service,
-    caller: Caller,
-    request: SnapshotRequest,
-    accept_encoding: str,
-    receive: ASGIReceiveCallable,
-    send: ASGISendCallable,
-) -> bool:
-    """Send the stream that ``request`` asks for, or why not.
-
-    Returns:
-        False when the stream broke off after its headers were sent: the
-        connection must be broken too.
-    """
-    whole = True
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(drop_until_disconnect, receive, nursery.cancel_scope.cancel)
-        whole = await _serve(service, caller, request, accept_encoding, send)
-        nursery.cancel_scope.cancel()
-    return whole
-
-
-async def _serve(
-    service: Service,
-    caller: Caller,
-    request: SnapshotRequest,
-    accept_encoding: str,
-    send: ASGISendCallable,
-) -> bool:
-    started = False
+async def serve_download(service: Service, exchange: Exchange, body: bytes) -> None:
+    """Send the stream that is asked for, or why not."""
     try:
-        async with service.download(request, caller) as download:
-            started = True
-            await send({"type": "http.response.start", "status": 200, "headers": _headers(download)})
-            gathered = bytearray()
-            async for chunk in download.chunks:
-                for piece in regroup(gathered, chunk):
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
-            await send({"type": "http.response.body", "body": bytes(gathered), "more_body": True})
+        if exchange.method not in ("GET", "POST"):
+            raise BadRequest("GET or POST method required", status=405)
+        request = read_download_request(exchange.method, exchange.query, body)
+    except BadRequest as error:
+        await exchange.answer(refusal(error.status, str(error), exchange.accept_encoding))
+        return
+    with exchange.connection.cancelled_by_hangup():
+        answer = await _stream(service, exchange, request)
+        if answer is not None:
+            await exchange.answer(answer)
+
+
+async def _stream(service: Service, exchange: Exchange, request: SnapshotRequest) -> Answer | None:
+    """Send the stream; returns the refusal to send instead when it did not begin."""
+    begun = False
+    try:
+        async with service.download(request, exchange.caller) as download:
+            begun = True
+            await _send_stream(exchange, download)
     except ImageStoreError as error:
-        if started:
-            logger.warning("download of %s broke off: %s", request.id, one_line(str(error)))
-            return False
-        status = error.http_status if error.http_status in (400, 404) else 500
-        answer = refusal(status, one_line(str(error)), accept_encoding)
+        text = one_line(str(error))
+        if not begun:
+            status = error.http_status if error.http_status in (400, 404) else 500
+            return refusal(status, text, exchange.accept_encoding)
+        logger.warning("download of %s broke off: %s", request.id, text)
     except Exception:
         report_incident(f"download of {request.id!r} failed unexpectedly")
-        if started:
-            return False
-        answer = refusal(500, "internal error", accept_encoding)
+        if not begun:
+            return refusal(500, "internal error", exchange.accept_encoding)
     else:
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-        return True
-    await send_answer(send, answer)
-    return True
+        await exchange.send({"type": "http.response.body", "body": b"", "more_body": False})
+        return None
+    if exchange.http_version < "1.1":
+        exchange.connection.abort()  # without chunks only a reset tells a broken stream from a whole one
+    return None  # Hypercorn closes a connection whose answer was not ended
+
+
+async def _send_stream(exchange: Exchange, download: Download) -> None:
+    headers = stream_headers(download)
+    await exchange.send({"type": "http.response.start", "status": 200, "headers": headers})
+    gathered = bytearray()
+    async for chunk in download.chunks:
+        for piece in regroup(gathered, chunk):
+            await exchange.send({"type": "http.response.body", "body": piece, "more_body": True})
+    await exchange.send({"type": "http.response.body", "body": bytes(gathered), "more_body": True})
 
 
 def regroup(gathered: bytearray, chunk: bytes | memoryview) -> Iterator[bytes]:
@@ -136,7 +129,7 @@ def regroup(gathered: bytearray, chunk: bytes | memoryview) -> Iterator[bytes]:
                 gathered.clear()
 
 
-def _headers(download: Download) -> list[Header]:
+def stream_headers(download: Download) -> list[Header]:
     headers: list[Header] = [(b"content-type", download.content_type.encode()), NOSNIFF]
     if download.filename:
         name = "".join(

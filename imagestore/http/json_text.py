@@ -8,9 +8,11 @@ they were sent, as ``msgspec.Raw``, so that they leave as they came.
 msgspec reads what is well formed.  What it refuses is walked a second time by
 :func:`first_document`, slowly, to find either the end of the first document or
 the words in which Go's ``encoding/json`` would have refused it: old clients
-know those.  This module knows nothing of methods, shapes or HTTP.
+know those.  A body too long for that is walked by Python's own decoder, in
+its words.  This module knows nothing of methods, shapes or HTTP.
 """
 
+import json
 import re
 
 import msgspec
@@ -18,6 +20,9 @@ from msgspec import Raw
 
 MAX_NESTING = 100
 """Most arrays and objects within one another; real requests need five."""
+
+WALK_BYTES = 16 << 10
+"""Longest body that is walked slowly: some 20 ms in which nobody else is served."""
 
 
 class MalformedJson(Exception):
@@ -38,6 +43,7 @@ _KINDS = {
     ord("n"): "null",
 }
 
+_long_documents = json.JSONDecoder(parse_float=str, parse_int=str)
 _members = msgspec.json.Decoder(dict[str, Raw])
 _elements = msgspec.json.Decoder(list[Raw])
 _value: msgspec.json.Decoder[object] = msgspec.json.Decoder(float_hook=lambda text: Raw(text.encode()))
@@ -59,7 +65,7 @@ def document_of(body: bytes) -> bytes:
     try:
         document = bytes(msgspec.json.decode(body, type=Raw)).strip(b" \t\r\n")
     except (msgspec.DecodeError, RecursionError):
-        document = first_document(body)
+        document = first_document(body) if len(body) <= WALK_BYTES else _first_long_document(body)
     try:
         str(document, "utf-8")
     except UnicodeDecodeError as error:
@@ -108,6 +114,21 @@ def _refuse_deep_nesting(body: bytes) -> None:
             depth -= 1
             if depth == 0:
                 return  # the first document has ended
+
+
+def _first_long_document(body: bytes) -> bytes:
+    text = body.decode("utf-8", "surrogateescape")
+    start = len(text) - len(text.lstrip(" \t\r\n"))
+    try:
+        _, end = _long_documents.raw_decode(text, start)
+    except json.JSONDecodeError as error:
+        raise MalformedJson(f"json: {error}") from None
+    document = text[start:end].encode("utf-8", "surrogateescape")
+    try:
+        msgspec.json.decode(document, type=Raw)
+    except msgspec.DecodeError as error:  # NaN and Infinity, which Python takes
+        raise MalformedJson(f"json: {error}") from None
+    return document
 
 
 # --- the slow walk ---------------------------------------------------------------

@@ -25,7 +25,8 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 
 from imagestore.errors import ConfigError
-from imagestore.http.app import CONNECTION, Application
+from imagestore.http.app import Application
+from imagestore.http.exchange import CONNECTION
 from imagestore.http.rpc import report_incident
 from imagestore.http.settings import HttpSettings
 from imagestore.http.shims import BoundedStream

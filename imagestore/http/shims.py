@@ -22,8 +22,8 @@ this process, also while shutting down, which that option cannot.
 
 import socket
 import struct
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import trio
 from hypercorn.typing import ASGIReceiveCallable, ASGIReceiveEvent, ASGISendCallable, ASGISendEvent
@@ -64,9 +64,34 @@ class BoundedStream(trio.abc.HalfCloseableStream):
         self._stream = stream
         self._stall_seconds = stall_seconds
         self._at_end = trio.Event()
+        self._ended_by_it: set[trio.CancelScope] = set()
+        self._hold_next = False
+        self._held = b""
+
+    @contextmanager
+    def cancelled_by_hangup(self) -> Iterator[None]:
+        """What runs within is cancelled once the client has hung up."""
+        with trio.CancelScope() as scope:
+            self._ended_by_it.add(scope)
+            if self._at_end.is_set():
+                scope.cancel(reason="the client hung up")
+            try:
+                yield
+            finally:
+                self._ended_by_it.discard(scope)
+
+    def hold_next(self) -> None:
+        """Send what the next ``send_all`` is given together with what the one after it is."""
+        self._hold_next = True
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Raises trio.BrokenResourceError when the client takes nothing any more."""
+        if self._hold_next:
+            self._hold_next = False
+            self._held += data
+            return
+        if self._held:
+            data, self._held = self._held + data, b""
         with memoryview(data) as view:
             for start in range(0, len(view), SEND_SLICE_BYTES):
                 with trio.move_on_after(self._stall_seconds) as scope:
@@ -82,10 +107,10 @@ class BoundedStream(trio.abc.HalfCloseableStream):
         try:
             data = await self._stream.receive_some(max_bytes)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self._at_end.set()
+            self._hung_up()
             raise
         if not data:
-            self._at_end.set()
+            self._hung_up()
         return data
 
     async def send_eof(self) -> None:
@@ -102,8 +127,13 @@ class BoundedStream(trio.abc.HalfCloseableStream):
         """Close now and tell the client by a reset; never blocks."""
         with suppress(OSError):  # closed already
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-        self._at_end.set()
+        self._hung_up()
         self.socket.close()
+
+    def _hung_up(self) -> None:
+        self._at_end.set()
+        for scope in self._ended_by_it:
+            scope.cancel(reason="the client hung up")
 
     async def _drain(self) -> None:
         received = 0
@@ -183,10 +213,15 @@ def replay(body: bytes, receive: ASGIReceiveCallable) -> ASGIReceiveCallable:
     return replayed
 
 
-async def drop_until_disconnect(
-    receive: ASGIReceiveCallable, then: Callable[[], None] = lambda: None
-) -> None:
-    """Take and drop what the client sends until it hangs up, then call ``then``."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    then()
+@asynccontextmanager
+async def drop_until_disconnect(receive: ASGIReceiveCallable) -> AsyncIterator[None]:
+    """Within it, what the client still sends is taken and dropped."""
+
+    async def drop() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(drop)
+        yield
+        nursery.cancel_scope.cancel()

@@ -1,7 +1,6 @@
 """A real server on loopback, in the test's own nursery, over a store in memory."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from functools import partial
 
 import pytest
 import trio
@@ -11,7 +10,40 @@ from imagestore.http.settings import HttpSettings
 from imagestore.service import Service
 from tests.http.memory_store import MemoryStore
 
-Start = Callable[..., Awaitable[tuple[str, int]]]
+PATIENCE_SECONDS = 20
+"""How long a test waits for what must happen, before it fails instead of hanging."""
+
+
+class RunningServer:
+    """A server: where it is, how to stop it, and whether it has ended."""
+
+    def __init__(self) -> None:
+        self.address = ("", 0)
+        self.shutdown = trio.Event()
+        self.ended = trio.Event()
+
+    async def run(
+        self, service: Service, settings: HttpSettings, *, task_status: trio.TaskStatus[None]
+    ) -> None:
+        async with trio.open_nursery() as nursery:
+            self.address = await nursery.start(self._serve, service, settings)
+            task_status.started()
+        self.ended.set()
+
+    async def _serve(
+        self, service: Service, settings: HttpSettings, *, task_status: trio.TaskStatus[tuple[str, int]]
+    ) -> None:
+        await serve_http(
+            service,
+            host="127.0.0.1",
+            port=0,
+            shutdown=self.shutdown,
+            settings=settings,
+            task_status=task_status,
+        )
+
+
+Start = Callable[..., Awaitable[RunningServer]]
 
 
 @pytest.fixture
@@ -21,28 +53,18 @@ def store() -> MemoryStore:
 
 @pytest.fixture
 async def start(nursery: trio.Nursery) -> AsyncIterator[Start]:
-    """Start a server over a service; returns its address."""
+    """Start a server over a service, with the limits given."""
 
-    async def start(
-        service: Service, *, shutdown: trio.Event | None = None, **limits: float
-    ) -> tuple[str, int]:
-        settings = HttpSettings(**limits)  # type: ignore[arg-type]  # ints where the field is one
-        address: tuple[str, int] = await nursery.start(
-            partial(
-                serve_http,
-                service,
-                host="127.0.0.1",
-                port=0,
-                shutdown=shutdown or trio.Event(),
-                settings=settings,
-            )
-        )
-        return address
+    async def start(service: Service, settings: HttpSettings | None = None) -> RunningServer:
+        server = RunningServer()
+        await nursery.start(server.run, service, settings or HttpSettings())
+        return server
 
-    yield start
+    with trio.fail_after(PATIENCE_SECONDS):
+        yield start
     nursery.cancel_scope.cancel()
 
 
 @pytest.fixture
 async def address(start: Start, store: MemoryStore) -> tuple[str, int]:
-    return await start(store)
+    return (await start(store)).address

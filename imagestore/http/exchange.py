@@ -1,0 +1,70 @@
+"""One request and the way to answer it, as the endpoints see them.
+
+Owns what is read off an ASGI scope: names of headers in lower case, the path,
+who asks.  The endpoints that do not go through Quart get an
+:class:`Exchange` and nothing of ASGI besides.
+"""
+
+from urllib.parse import urlsplit
+
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
+
+from imagestore.http.answer import Answer
+from imagestore.http.shims import BoundedStream, drop_until_disconnect
+from imagestore.service import Caller
+
+CONNECTION = "imagestore.connection"
+"""The key in an ASGI scope's ``state`` under which the server puts the connection."""
+
+
+def principal_of(scope: HTTPScope) -> str:
+    """Who asks: the peer's address, without the port.  Goes into every event."""
+    client = scope["client"]
+    return client[0] if client else "local"
+
+
+class Exchange:
+    """One request, without its body."""
+
+    def __init__(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        self.method = scope["method"]
+        path = scope["path"]
+        # A request's target may be a whole URL.
+        self.path = path if path.startswith("/") else urlsplit(path).path
+        self.query = scope["query_string"].decode("latin-1")
+        self.http_version = scope["http_version"]
+        self.headers: dict[str, str] = {}
+        for name, value in scope["headers"]:
+            self.headers.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
+        self.caller = Caller(principal=principal_of(scope))
+        self.receive = receive
+        self.send = send
+        connection = scope["state"][CONNECTION]
+        assert isinstance(connection, BoundedStream)
+        self.connection = connection
+
+    @property
+    def declared_bytes(self) -> int | None:
+        """The body's length as the client says it; None when it does not."""
+        length = self.headers.get("content-length", "")
+        return int(length) if length.isascii() and length.isdigit() and len(length) < 20 else None
+
+    @property
+    def accept_encoding(self) -> str:
+        return self.headers.get("accept-encoding", "")
+
+    async def answer(self, answer: Answer) -> None:
+        """Send ``answer``, headers and body in one packet."""
+        await self._send(answer, answer.all_headers())
+
+    async def refuse_body(self, answer: Answer) -> None:
+        """Send ``answer`` although the request's body is not whole, and close."""
+        self.connection.lingers = True
+        # Hypercorn's queue must not fill up: what ends the request goes through it.
+        async with drop_until_disconnect(self.receive):
+            await self._send(answer, [*answer.all_headers(), (b"connection", b"close")])
+
+    async def _send(self, answer: Answer, headers: list[tuple[bytes, bytes]]) -> None:
+        self.connection.hold_next()
+        await self.send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await self.send({"type": "http.response.body", "body": answer.body, "more_body": False})
