@@ -11,6 +11,7 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 import threading
 
 from msgspec import UNSET, Struct
@@ -59,24 +60,47 @@ class Scene(Struct, frozen=True, kw_only=True):
 
 
 def make_images(directory: str) -> DemoImages:
-    """Make two disk images on the spot and put them, gzipped, where the image service finds them."""
+    """Make two images on the spot, gzipped, where the image service finds them.
+
+    One is a ZFS send stream of a volume, the other a raw disk.
+    """
     images = os.path.join(directory, "images")
     os.makedirs(images, exist_ok=True)
+    main, held = _disk("demo", 16), _disk("second", 8)
+    _pack(os.path.join(images, "demo"), _stream(main))
+    _pack(os.path.join(images, "second"), held)
     return DemoImages(
-        directory=images, main=_make_image(images, "demo", 16), held=_make_image(images, "second", 8)
+        directory=images,
+        main=DemoImage(id="demo", sha256=hashlib.sha256(main).hexdigest()),
+        held=DemoImage(id="second", sha256=hashlib.sha256(held).hexdigest()),
     )
 
 
-def _make_image(directory: str, image: str, size_mib: int) -> DemoImage:
+def _disk(image: str, size_mib: int) -> bytes:
     """A disk with data at both ends and a hole between; the same bytes every time."""
     data = random.Random(image).randbytes(3 * MIB)  # noqa: S311 (content, no secret)
     disk = bytearray(size_mib * MIB)
     disk[: len(data)] = data
     disk[:512] = f"imagestore demo image {image}".encode().ljust(512, b"\0")
     disk[-MIB:] = data[:MIB]
-    with open(os.path.join(directory, image), "wb") as file:
-        file.write(gzip.compress(disk, compresslevel=1, mtime=0))
-    return DemoImage(id=image, sha256=hashlib.sha256(disk).hexdigest())
+    return bytes(disk)
+
+
+def _stream(disk: bytes) -> bytes:
+    """What ``zfs send tank/demo@v1`` would say of a volume with that content."""
+    from imagestore.streams.snapshot import SnapshotInfo
+    from imagestore.streams.writer import write_stream
+
+    snapshot = SnapshotInfo(name="tank/demo@v1", guid=0x1DEA, volsize=len(disk), volblocksize=8192)
+    with tempfile.TemporaryFile() as content:
+        content.write(disk)
+        content.flush()
+        return b"".join(bytes(piece) for piece in write_stream(content.fileno(), snapshot))
+
+
+def _pack(path: str, content: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(gzip.compress(content, compresslevel=1, mtime=0))
 
 
 def play(scene: Scene) -> None:
@@ -105,7 +129,8 @@ def sha256(path: str) -> str:
 
 def _start(scene: Scene) -> Client:
     tell = scene.narrator
-    tell.step("Start a store on an empty directory, and an image service beside it")
+    tell.step("Start a store in an empty directory, and an image service beside it")
+    tell.command(f"cd {scene.store.directory}")
     tell.command(f"imagestore {' '.join(scene.store.arguments)}")
     client = scene.store.start()
     tell.saw(f"the store is pid {scene.store.pid}, at {client.server}")
@@ -253,9 +278,8 @@ def _restart(scene: Scene, disks: list[str]) -> Client:
 def _audit(scene: Scene) -> None:
     tell, held = scene.narrator, scene.images.held
     tell.step("Read in the journal what happened")
-    tell.command(f"imagestore log --journal {scene.store.journal} --image {held.id}")
-    tell.saw(_offline("log", "--journal", scene.store.journal, "--image", held.id))
-    lines = _offline("log", "--journal", scene.store.journal, "-o", "jsonl").splitlines()
+    tell.saw(_offline(scene, "log", "--journal", "journal", "--image", held.id))
+    lines = _offline(scene, "log", "--journal", "journal", "-o", "jsonl", quiet=True).splitlines()
     events = [json.loads(line) for line in lines]
     resumed = [entry["operation"] for entry in events if entry["event"]["event"] == "operation-resumed"]
     tell.must(len(resumed) == 1, "one operation was resumed in the second life: the fetch")
@@ -265,14 +289,19 @@ def _audit(scene: Scene) -> None:
         if entry["event"]["event"] == "operation-finished" and entry.get("operation") == resumed[0]
     ]
     tell.must(ends == ["succeeded"], "and it ended once, well")
-    tell.command(f"imagestore journal verify --journal {scene.store.journal}")
-    tell.saw(_offline("journal", "verify", "--journal", scene.store.journal))
+    tell.saw(_offline(scene, "journal", "verify", "--journal", "journal"))
 
 
-def _offline(*arguments: str) -> str:
+def _offline(scene: Scene, *arguments: str, quiet: bool = False) -> str:
     """What an offline command prints. Raises ImageStoreError if it fails."""
+    if not quiet:
+        scene.narrator.command(f"imagestore {' '.join(arguments)}")
     ended = subprocess.run(  # noqa: S603 (our own interpreter and arguments)
-        [sys.executable, "-m", "imagestore", *arguments], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "imagestore", *arguments],
+        cwd=scene.store.directory,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if ended.returncode != 0:
         raise ImageStoreError(f"imagestore {arguments[0]} failed", detail=ended.stderr.strip())

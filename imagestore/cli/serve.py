@@ -39,10 +39,10 @@ def serve(config: Config) -> None:
 async def _serve(config: Config) -> None:
     import trio
 
-    from imagestore import store
+    from imagestore.store import serve as run_store
 
     async with trio.open_nursery() as nursery:
-        address: str = await nursery.start(store.serve, config)
+        address: str = await nursery.start(run_store, config)
         click.echo(ready_line(address, config))
 
 

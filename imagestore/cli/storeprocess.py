@@ -29,21 +29,20 @@ class StoreProcess:
     """``imagestore serve`` on the directory pool ``<directory>/pool``, journal ``<directory>/journal``."""
 
     def __init__(self, directory: str, image_service: str) -> None:
-        self.pool = os.path.join(directory, "pool")
-        self.journal = os.path.join(directory, "journal")
+        self.directory = directory
         self._log = os.path.join(directory, "store.log")
         self._image_service = image_service
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """What follows ``imagestore`` on the command line."""
+        """What follows ``imagestore`` on the command line, in the store's directory."""
         return (
             "serve",
             "--pool",
-            f"dir:{self.pool}",
+            "dir:pool",
             "--journal",
-            self.journal,
+            "journal",
             "--port",
             "0",
             "--image-service",
@@ -60,6 +59,7 @@ class StoreProcess:
         with open(self._log, "ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 (our own interpreter and arguments)
                 [sys.executable, "-m", "imagestore", *self.arguments],
+                cwd=self.directory,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
