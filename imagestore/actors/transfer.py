@@ -9,12 +9,14 @@ own checksums and END the receiver's.
 Promises: each try begins with a new receiver, and a receiver that was not
 finished is aborted, whatever happened; bytes are held in batches, so that one
 transfer takes a few MiB however fast one end and slow the other; hashing and
-decompression run in a thread.  Cancelling leaves no connection and no receiver.
+decompression run in threads that all transfers share, so that the event loop
+keeps a processor.  Cancelling leaves no connection and no receiver.
 
 Knows nothing of queues, journals or names in the pool.
 """
 
 import hashlib
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Literal
@@ -212,7 +214,7 @@ class _Attempt:
         self._broken: MayPass | FetchFailed | None = None
         self._digest = hashlib.sha256()
         self._decoder = Decoder()
-        self._thread = trio.CapacityLimiter(1)
+        self._threads = _threads()
 
     async def run(self, service: ServiceAddress) -> Transferred:
         """Raises MayPass for what is worth another try, else as :func:`transfer`."""
@@ -347,7 +349,7 @@ class _Attempt:
         """
         more = True
         while more:
-            data, more = await trio.to_thread.run_sync(self._step, work, limiter=self._thread)
+            data, more = await trio.to_thread.run_sync(self._step, work, limiter=self._threads)
             if receiver is None and self._decoder.kind is not None:
                 receiver = await stack.enter_async_context(self._sink(self._decoder.kind))
             if data:
@@ -372,6 +374,21 @@ class _Attempt:
                 break
         # One copy here is cheaper than a receiver's thread woken for every piece.
         return (pieces[0] if len(pieces) == 1 else b"".join(pieces)), more
+
+
+_limiter = trio.lowlevel.RunVar[trio.CapacityLimiter]("imagestore transfers")
+
+
+def _threads() -> trio.CapacityLimiter:
+    """All transfers together hash and unpack on every processor but one, which is the event loop's.
+
+    With one thread a transfer, four of them made the loop three times as late, and were not faster.
+    """
+    try:
+        return _limiter.get()
+    except LookupError:
+        _limiter.set(trio.CapacityLimiter(max(1, len(os.sched_getaffinity(0)) - 1)))
+        return _limiter.get()
 
 
 def _load_client() -> None:
