@@ -33,8 +33,9 @@ random, createtxg only grows.  What differs:
 * ``written`` of a volume is what its file has allocated beyond what it had
   when it was last snapshotted, cloned or rolled back.  Overwriting in place
   allocates nothing, so it is never too high for a space ledger that promises
-  ``volsize - written``.  ``list`` gives the values last measured
-  (:meth:`DirectoryPool.measure`), other methods measure.
+  ``volsize - written``.  ``list`` stats nothing: it gives what was last
+  measured, in turns of 256 volumes with each call of ``generation``, to
+  within 16 MiB; methods about single datasets measure.
 * A disk that is open for writing is snapshotted only where FICLONE makes a
   copy in one step.  Of several disks with a writer the snapshot is of one
   instant all the same: it is taken again until none of them was written
@@ -48,7 +49,7 @@ random, createtxg only grows.  What differs:
 import contextlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import TypeVar
@@ -56,13 +57,15 @@ from typing import TypeVar
 import trio
 from msgspec.structs import replace
 
-from imagestore.pools import altering, creating, destroying, receiving, snapshotting
+from imagestore.pools import altering, creating, destroying, receiving, sending, snapshotting
 from imagestore.pools.base import Creation, Dataset, Mark, Receiver, Space, Tags, Target
 from imagestore.pools.ground import Ground, guarded, seen_writers, written_bytes
 from imagestore.pools.inuse import is_open_for_writing
 from imagestore.pools.opening import busy, open_parts, prepare_directories, try_lock
 
 _LOCK_POLL_SECONDS = 0.05
+_MEASURED_AT_ONCE = 256
+_MUCH_BYTES = 16 << 20
 
 T = TypeVar("T")
 
@@ -163,32 +166,25 @@ class DirectoryPool:
 
     async def generation(self) -> int:
         version = await self._ground.scan("looking at the catalog", self._ground.opened.scanner.version)
-        if version != self._version:
+        if version != self._version or await self._ground.look("measuring volumes", self._measure_next):
             self._version = version
             self._generation += 1
         return self._generation
 
-    async def measure(self, limit: int) -> None:
-        """Measure ``written`` and ``referenced`` of the next ``limit`` volumes, for ``list``.
-
-        Called now and then it goes round all volumes; ``generation`` changes
-        when a value did.
-        """
-        found = await self._ground.work("measuring volumes", partial(self._measure_some, limit))
-        for createtxg, measured in found.items():
-            if self._ground.measured.get(createtxg, (-1, -1)) != measured:
-                self._ground.measured[createtxg] = measured
-                self._generation += 1
-
-    def _measure_some(self, limit: int) -> dict[int, tuple[int, int]]:
-        volumes = self._ground.lookup.volumes(self._measured_up_to, limit)
-        self._measured_up_to = volumes[-1][0] if len(volumes) == limit else 0
-        measured: dict[int, tuple[int, int]] = {}
+    def _measure_next(self) -> bool:
+        """Measure the next few volumes, for ``list``; whether one has changed by much."""
+        volumes = self._ground.lookup.volumes(self._measured_up_to, _MEASURED_AT_ONCE)
+        self._measured_up_to = volumes[-1][0] if len(volumes) == _MEASURED_AT_ONCE else 0
+        changed = False
         for createtxg, file, baseline, volsize in volumes:
             with contextlib.suppress(FileNotFoundError):
                 allocated = self._ground.files.allocated(file)
-                measured[createtxg] = (written_bytes(allocated, baseline, volsize), allocated)
-        return measured
+                written = written_bytes(allocated, baseline, volsize)
+                listed, _ = self._ground.measured.get(createtxg, (0, 0))
+                if abs(written - listed) >= _MUCH_BYTES:
+                    self._ground.measured[createtxg] = (written, allocated)
+                    changed = True
+        return changed
 
     async def space(self) -> Space:
         def look() -> Space:
@@ -237,14 +233,19 @@ class DirectoryPool:
 
     # -- streams ----------------------------------------------------------------
 
+    def send(
+        self, snapshot: Target, *, base: Target | None = None
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes | memoryview]]:
+        return sending.send(self._ground, snapshot, base)
+
     def receive_stream(
         self, name: str, tags: Tags, *, snapshot_tags: Tags
     ) -> AbstractAsyncContextManager[Receiver]:
-        return receiving.receive(self._ground, name, tags, snapshot_tags, receiving.StreamSink)
+        return receiving.receive(self._ground, name, tags, snapshot_tags, "", receiving.StreamSink)
 
     def receive_raw(
         self, name: str, tags: Tags, *, snapshot: str, snapshot_tags: Tags
     ) -> AbstractAsyncContextManager[Receiver]:
         return receiving.receive(
-            self._ground, name, tags, snapshot_tags, partial(receiving.RawSink, snapshot)
+            self._ground, name, tags, snapshot_tags, snapshot, partial(receiving.RawSink, snapshot)
         )

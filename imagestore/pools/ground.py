@@ -93,8 +93,8 @@ class Ground:
         """Make data files."""
         return await self._run(self._copying, doing, function)
 
-    async def receiving(self, doing: str, function: Callable[[], T], limiter: trio.CapacityLimiter) -> T:
-        """Run a step of a reception, under the limiter of that reception."""
+    async def streaming(self, doing: str, function: Callable[[], T], limiter: trio.CapacityLimiter) -> T:
+        """Run a step of a send or a reception, under its own limiter."""
         return await self._run(limiter, doing, function)
 
     async def work(self, doing: str, function: Callable[[], T]) -> T:

@@ -140,13 +140,15 @@ class StreamSink:
 
 @asynccontextmanager
 async def receive(
-    ground: Ground, name: str, tags: Tags, snapshot_tags: Tags, open_sink: OpenSink
+    ground: Ground, name: str, tags: Tags, snapshot_tags: Tags, snapshot: str, open_sink: OpenSink
 ) -> AsyncIterator[Receiver]:
-    """See ``PoolDriver.receive_raw`` and ``receive_stream``."""
+    """See ``PoolDriver.receive_raw`` and ``receive_stream``; ``snapshot`` is the name the caller gave."""
 
     def check() -> None:
         with ground.lookup.reading():
             rules.check_new(ground.lookup, name, {})
+        if snapshot:
+            check_name(f"{name}@{snapshot}")
         ground.tree.check_free(name, directory=False)
 
     await ground.look("receiving a volume", check)
@@ -207,7 +209,7 @@ class _Reception:
         if not self._usable:
             raise RuntimeError("the receiver has failed, or was finished or aborted")
         self._usable = False
-        result = await self._ground.receiving("receiving a volume", function, self._limiter)
+        result = await self._ground.streaming("receiving a volume", function, self._limiter)
         self._usable = True
         return result
 
