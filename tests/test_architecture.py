@@ -26,7 +26,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "actors": GROUND | {"events", "pools", "streams"},
     "config": GROUND,
     "service": GROUND,
-    "store": GROUND | {"actors", "config", "events", "http", "pools", "service", "streams"},
+    "attachment": GROUND | {"pools"},
+    "guestarchive": GROUND | {"pools"},
+    "guestorders": GROUND | {"actors"},
+    "methods": GROUND | {"actors", "events", "guestarchive", "guestorders", "pools", "service"},
+    "store": GROUND
+    | {"actors", "attachment", "config", "events", "http", "methods", "pools", "service", "streams"},
     "http": GROUND | {"config", "service"},
     "client": GROUND | {"service"},
     "cli": GROUND | {"client", "config", "events", "service", "store", "streams"},
