@@ -50,15 +50,18 @@ def take_lock(files: Files, directory: str, pid: int) -> int:
         JournalLocked: another process has it; its pid is named.
         JournalError: the directory cannot be made or written.
     """
-    path = os.path.join(directory, LOCK)
     try:
-        files.make_directory(directory)
-        descriptor = files.open(path, os.O_RDWR | os.O_CREAT)
+        return _lock(files, directory, pid)
     except OSError as error:
         raise JournalError(
             f"journal {directory} cannot be opened for writing: {error.strerror or error}",
-            detail="give --journal a directory that this user may write",
+            detail="give --journal a directory that this user may write, on a disk that works",
         ) from error
+
+
+def _lock(files: Files, directory: str, pid: int) -> int:
+    files.make_directory(directory)
+    descriptor = files.open(os.path.join(directory, LOCK), os.O_RDWR | os.O_CREAT)
     try:
         if not files.lock(descriptor):
             holder = files.read(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"

@@ -3,7 +3,7 @@
 Owns what is *ours*: datasets, images, operations under way.  What else is in
 the pool is seen through the zpool actor's view.  ``apply`` is pure: no clock,
 no I/O, no randomness, no pool; the journal writer alone calls it, in seq order
-(:mod:`imagestore.events.journal`), and everybody else only reads.
+(:mod:`imagestore.events.writer`), and everybody else only reads.
 """
 
 from typing import Literal, assert_never
