@@ -117,8 +117,8 @@ class BoundedStream(trio.abc.HalfCloseableStream):
         await self._stream.send_eof()
 
     async def aclose(self) -> None:
-        if self.lingers:
-            self.lingers = False
+        if self.lingers and not self._at_end.is_set():
+            # Hypercorn closes twice, from its writer and from its reader: both wait here.
             with trio.move_on_after(LINGER_SECONDS):
                 await self._drain()
         await self._stream.aclose()

@@ -1,0 +1,134 @@
+"""One test for each shim, which fails without it: when it passes without, the shim goes."""
+
+import pytest
+import trio
+import trio.testing
+
+from imagestore.http.settings import HttpSettings
+from tests.http.conftest import Start
+from tests.http.gated_store import EndlessStore
+from tests.http.memory_store import MemoryStore
+from tests.http.wire import RPC_PATH, Wire, request_bytes
+
+JSON = {"Content-Type": "application/json"}
+LIST = b'{"method":"ListImages","params":[{}],"id":1}'
+DOWNLOAD = b"GET /snapshots/download?id=v@s HTTP/1.1\r\nHost: x\r\n\r\n"
+Address = tuple[str, int]
+
+
+# --- shield_final_send
+
+
+async def test_an_answer_of_quart_leaves_no_connection_behind(address: Address) -> None:
+    async with await Wire.open(address) as wire:
+        assert (await wire.ask("GET", "/healthz", {"Connection": "close"})).body == b"ok\n"
+        assert await wire.rest() == b""
+
+
+async def test_a_connection_serves_on_after_an_answer_of_quart(address: Address) -> None:
+    async with await Wire.open(address) as wire:
+        for _ in range(3):
+            assert (await wire.ask("GET", "/healthz")).body == b"ok\n"
+
+
+# --- BoundedStream
+
+
+async def test_a_client_that_stops_reading_is_cut_off(start: Start) -> None:
+    store = EndlessStore(bytes(1 << 20))
+    server = await start(store, HttpSettings(stall_seconds=0.1))
+    async with await Wire.open(server.address) as wire:
+        await wire.send(DOWNLOAD)
+        await store.closed.wait()
+        with pytest.raises(trio.BrokenResourceError):
+            await read_to_the_end(wire)
+
+
+async def test_a_client_that_stops_reading_does_not_block_the_end(start: Start) -> None:
+    store = EndlessStore(bytes(1 << 20))
+    server = await start(store, HttpSettings(grace_seconds=0.1))
+    async with await Wire.open(server.address) as wire:
+        await wire.send(DOWNLOAD)
+        await wire.stream.receive_some(1)
+        server.shutdown.set()
+        await server.ended.wait()
+        assert store.closed.is_set()
+
+
+async def read_to_the_end(wire: Wire) -> None:
+    while await wire.stream.receive_some(1 << 20):
+        pass
+
+
+# --- read_body
+
+
+@pytest.mark.parametrize("path", [RPC_PATH, "/snapshots/download", "/healthz", "/nowhere"])
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_body_over_the_limit_is_refused_and_the_refusal_arrives(
+    path: str, chunked: bool, start: Start, store: MemoryStore
+) -> None:
+    server = await start(store, HttpSettings(max_body_bytes=100_000))
+    async with await Wire.open(server.address) as wire:
+        reply = await wire.ask("POST", path, JSON, b" " * 4_000_000, chunked=chunked)
+        assert reply.status == 413
+        assert reply.headers["connection"] == "close"
+        assert reply.whole
+        assert await wire.rest() == b""
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_body_of_just_the_limit_is_taken(chunked: bool, start: Start, store: MemoryStore) -> None:
+    server = await start(store, HttpSettings(max_body_bytes=100_000))
+    async with await Wire.open(server.address) as wire:
+        reply = await wire.ask("POST", RPC_PATH, JSON, LIST.ljust(100_000), chunked=chunked)
+        assert reply.status == 200
+        assert (await wire.ask("POST", RPC_PATH, JSON, LIST.ljust(100_001))).status == 413
+
+
+async def test_a_verb_or_type_that_is_refused_is_refused_first(start: Start, store: MemoryStore) -> None:
+    server = await start(store, HttpSettings(max_body_bytes=10))
+    for method, content_type, status in [("PUT", "application/json", 405), ("POST", "text/plain", 415)]:
+        async with await Wire.open(server.address) as wire:
+            reply = await wire.ask(method, RPC_PATH, {"Content-Type": content_type}, b" " * 1000)
+            assert reply.status == status
+
+
+async def test_an_endless_body_is_refused_though_the_client_goes_on_sending(
+    start: Start, store: MemoryStore, nursery: trio.Nursery
+) -> None:
+    server = await start(store, HttpSettings(max_body_bytes=1000))
+    async with await Wire.open(server.address) as wire:
+        await wire.send(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        chunk = b"10000\r\n" + bytes(0x10000) + b"\r\n"
+        with pytest.raises(trio.BrokenResourceError):
+            await send_for_ever(wire, chunk)
+
+
+async def send_for_ever(wire: Wire, data: bytes) -> None:
+    while True:
+        await wire.send(data)
+
+
+@pytest.mark.parametrize("path", [RPC_PATH, "/snapshots/download", "/healthz"])
+async def test_a_body_that_trickles_in_is_cut_off(path: str, start: Start, store: MemoryStore) -> None:
+    server = await start(store, HttpSettings(body_seconds=0.05))
+    async with await Wire.open(server.address) as wire:
+        request = request_bytes("POST", path, JSON, LIST)
+        await wire.send(request[:-10])
+        for byte in request[-10:-1]:
+            await wire.send(bytes([byte]))
+        reply = await wire.reply()
+        assert reply.status == 408
+        assert reply.body == b"request body took over 0.05 seconds\n"
+        assert await wire.rest() == b""
+
+
+async def test_a_client_that_hangs_up_within_its_body_is_forgotten(start: Start, store: MemoryStore) -> None:
+    server = await start(store)
+    async with await Wire.open(server.address) as wire:
+        await wire.send(request_bytes("POST", RPC_PATH, JSON, LIST)[:-5])
+        await trio.testing.wait_all_tasks_blocked()
+    server.shutdown.set()
+    await server.ended.wait()
+    assert store.callers == []
