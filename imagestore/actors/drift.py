@@ -30,10 +30,7 @@ def _renames(state: State, moved: list[tuple[DatasetRecord, str]], freed: set[st
     taken = set(state.datasets) - freed
     renamed: list[Event] = []
     found: list[Event] = []
-    carried: list[tuple[str, str]] = []
-    for record, name in sorted(moved, key=lambda pair: pair[0].name):
-        if _follows(record.name, name, carried):
-            continue
+    for record, name in moved:
         if name in taken:
             renamed.append(DatasetLost(name=record.name, guid=record.guid, createtxg=record.createtxg))
             found.append(_found(record, name))
@@ -41,17 +38,9 @@ def _renames(state: State, moved: list[tuple[DatasetRecord, str]], freed: set[st
             renamed.append(
                 DatasetRenamed(name=record.name, new_name=name, guid=record.guid, createtxg=record.createtxg)
             )
-            carried.append((record.name, name))
             taken.add(name)
         taken.discard(record.name)
     return [*renamed, *found]
-
-
-def _follows(old: str, new: str, carried: list[tuple[str, str]]) -> bool:
-    """Whether the rename of something above already brought ``old`` to ``new``."""
-    return any(
-        old.startswith((f"{above}/", f"{above}@")) and new == to + old[len(above) :] for above, to in carried
-    )
 
 
 def _found(record: DatasetRecord, name: str) -> DatasetCreated:

@@ -49,6 +49,11 @@ class View:
 
     def under(self, name: str) -> Iterator[Dataset]:
         """The dataset itself (if it is there), its snapshots, and all below, in listing order."""
+        if "@" in name:
+            row = self._rows.get(name)
+            if row is not None:
+                yield row
+            return
         start = 0 if name == "" else bisect_left(self._order, _path_key(name), key=self._key)
         for index in range(start, len(self._order)):
             row = self._rows[self._order[index]]

@@ -167,7 +167,7 @@ class DatasetDestroyed(_Record, frozen=True, kw_only=True, tag="dataset-destroye
 
 
 class DatasetRenamed(_Record, frozen=True, kw_only=True, tag="dataset-renamed", tag_field="event"):
-    """Same identity, other name; the snapshots of it moved along."""
+    """Same identity, other name. What moved along (snapshots, children) has its own event."""
 
     name: str
     new_name: str
@@ -205,7 +205,7 @@ class ImageRequested(_Record, frozen=True, kw_only=True, tag="image-requested", 
 
 
 class ImageCompleted(_Record, frozen=True, kw_only=True, tag="image-completed", tag_field="event"):
-    """The image is whole under its name.  ``sha256`` is of the volume's content, hex, "" if unknown."""
+    """The image is whole under its name.  ``sha256`` is of the body as it was fetched, hex, "" if unknown."""
 
     image: str
     volume: DatasetId

@@ -218,11 +218,9 @@ def _request_image(state: State, envelope: Envelope, event: ImageRequested) -> N
 
 
 def _rename(state: State, event: DatasetRenamed) -> None:
-    """Move the dataset and all below it; identity of the moved ones is unchanged."""
-    if state.owned(event.name, event.guid, event.createtxg) is None:
+    record = state.owned(event.name, event.guid, event.createtxg)
+    if record is None:
         raise ValueError(f"seq {state.seq}: no dataset {event.name!r} to rename")
-    below = (f"{event.name}/", f"{event.name}@")
-    for name in [n for n in state.datasets if n == event.name or n.startswith(below)]:
-        record = state.datasets.pop(name)
-        record.name = event.new_name + name[len(event.name) :]
-        state.datasets[record.name] = record
+    del state.datasets[event.name]
+    record.name = event.new_name
+    state.datasets[event.new_name] = record
