@@ -127,7 +127,12 @@ class Client:
     def request_image(self, image: str, *, type: str = "", source: str = "") -> Image:  # noqa: A002 (the wire's)
         """Have an image fetched; returns when it is usable."""
         request = ImageRequest(id=image, type=type, source=source)
-        return _only(self.call("RequestImage", request, ImageResponse).images)
+        try:
+            return _only(self.call("RequestImage", request, ImageResponse).images)
+        except errors.ImageStoreError as problem:
+            if problem.__class__ is errors.ImageStoreError:  # no text of the contract: why the fetch failed
+                raise errors.FetchFailed(str(problem)) from problem
+            raise
 
     def delete_image(self, image: str) -> Image:
         return _only(self.call("DeleteImage", ImageRequest(id=image), ImageResponse).images)

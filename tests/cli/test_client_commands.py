@@ -46,6 +46,15 @@ def test_an_image_under_way_shows_how_far_it_is(run: Run, memory_store: MemorySt
     assert "error: gone" in out
 
 
+def test_a_fetch_that_failed_says_why_with_an_exit_code_of_its_own(
+    run: Run, memory_store: MemoryStore
+) -> None:
+    memory_store.refusals["RequestImage"] = "image deb12 was not found at the image service images.test"
+    ended = run("image", "pull", "deb12")
+    assert ended.status == 10
+    assert ended.err == f"imagestore: {memory_store.refusals['RequestImage']}\n"
+
+
 def test_one_object_as_json_is_not_in_a_list(run: Run, memory_store: MemoryStore) -> None:
     memory_store.volumes["scratch/data"] = 512
     shown = json.loads(run("volume", "show", "scratch/data", "-o", "json").out)
