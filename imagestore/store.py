@@ -220,8 +220,9 @@ def create(config: Config) -> Store:
 
 
 @asynccontextmanager
-async def open_pool(config: Config) -> AsyncIterator[PoolDriver]:
-    """The pool of ``config``, locked. A missing directory is made only for a journal without history.
+async def open_pool(config: Config, *, create: bool = True) -> AsyncIterator[PoolDriver]:
+    """The pool of ``config``, locked. With ``create`` a missing directory is made, but only for a
+    journal without history.
 
     Raises PoolError, PoolBusy, PoolMismatch, ConfigError.
     """
@@ -231,13 +232,18 @@ async def open_pool(config: Config) -> AsyncIterator[PoolDriver]:
             "OpenZFS pools are not supported by this version",
             detail="use a directory pool: --pool dir:/srv/imagestore/pool",
         )
-    fresh = await trio.to_thread.run_sync(_is_fresh, config.journal)
+    fresh = create and await trio.to_thread.run_sync(_is_fresh, config.journal)
     try:
         pool = await open_directory_pool(
             place, create=fresh, lock_deadline=min(LOCK_SECONDS, config.recovery_wait_seconds)
         )
     except PoolError as error:
-        if type(error) is not PoolError or fresh or os.path.isdir(os.path.join(place, ".imagestore")):
+        if (
+            type(error) is not PoolError
+            or fresh
+            or not create
+            or os.path.isdir(os.path.join(place, ".imagestore"))
+        ):
             raise
         raise PoolMismatch(
             f"journal {config.journal} has a history, and there is no pool at {place}",

@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "log": ("imagestore.cli.audit:log", "Who did what and when, from the journal."),
     "state": ("imagestore.cli.audit:state", "What is ours, now or at an earlier time, from the journal."),
     "journal": ("imagestore.cli.journal:journal", "Check the journal, print its head."),
+    "recover": ("imagestore.cli.recover:recover", "Give a pool a new journal when its own is lost."),
     "stream": ("imagestore.cli.streams:stream", "Look into, unpack and make ZFS send streams, without ZFS."),
     "image-service": ("imagestore.cli.imageservice:image_service", "Serve a directory of images to stores."),
     "config": ("imagestore.cli.settings:config", "Show or check the settings."),
