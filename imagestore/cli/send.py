@@ -4,20 +4,17 @@ Promises: a file of the final name is the whole stream, on disk; a stream that
 broke leaves nothing there.
 """
 
-import os
-import stat
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 
 import click
 
 from imagestore.cli.connection import connected, examples
+from imagestore.cli.newfile import new_file, write_all
 from imagestore.cli.progress import Report, progress
 from imagestore.cli.snapshots import SNAPSHOT
 from imagestore.client import Client
-from imagestore.errors import ImageStoreError, InvalidArgument
+from imagestore.errors import InvalidArgument
 
 
 @click.command(
@@ -43,7 +40,8 @@ def send(client: Client, snapshot: str, path: str | None) -> None:
     with client.download(snapshot) as pieces, progress(snapshot) as report:
         watched = _watched(pieces, report)
         if path is None or path == "-":
-            _copy(watched, sys.stdout.fileno())
+            for piece in watched:
+                write_all(sys.stdout.fileno(), piece)
         else:
             write_whole(path, watched)
 
@@ -59,62 +57,9 @@ def _watched(pieces: Iterable[memoryview], report: Report) -> Iterator[memoryvie
 def write_whole(path: str, pieces: Iterable[memoryview]) -> None:
     """Write ``pieces`` to ``path``, which appears when all are there and synced.
 
-    What is no regular file (a device, a named pipe) is written directly.
-
     Raises:
         ImageStoreError: the file cannot be written; what ``pieces`` raises comes through.
     """
-    with _writing(path):
-        if os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode):
-            target = os.open(path, os.O_WRONLY)
-            try:
-                _copy(pieces, target)
-            finally:
-                os.close(target)
-            return
-        directory = os.path.dirname(os.path.abspath(path))
-        target, partial = tempfile.mkstemp(
-            prefix=f".{os.path.basename(path)}.", suffix=".part", dir=directory
-        )
-        try:
-            _copy(pieces, target)
-            os.fchmod(target, 0o666 & ~_umask())
-            os.fsync(target)
-            os.rename(partial, path)
-        except BaseException:
-            os.unlink(partial)
-            raise
-        finally:
-            os.close(target)
-        _sync_directory(directory)
-
-
-def _copy(pieces: Iterable[memoryview], target: int) -> None:
-    for piece in pieces:
-        rest = piece
-        while rest:
-            rest = rest[os.write(target, rest) :]
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
-
-
-def _sync_directory(directory: str) -> None:
-    opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
-
-
-@contextmanager
-def _writing(path: str) -> Iterator[None]:
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except OSError as problem:
-        raise ImageStoreError(f"cannot write {path}: {problem.strerror}") from problem
+    with new_file(path) as target:
+        for piece in pieces:
+            write_all(target, piece)
