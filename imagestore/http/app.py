@@ -45,7 +45,7 @@ class Application:
             await send({"type": "websocket.close", "code": 1008, "reason": "no websockets here"})
 
     async def _serve(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        exchange = Exchange(scope, receive, send)
+        exchange = Exchange(scope, send)
         try:
             body = await read_body(
                 receive,

@@ -7,10 +7,10 @@ who asks.  The endpoints that do not go through Quart get an
 
 from urllib.parse import urlsplit
 
-from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
+from hypercorn.typing import ASGISendCallable, HTTPScope
 
 from imagestore.http.answer import Answer
-from imagestore.http.shims import BoundedStream, drop_until_disconnect
+from imagestore.http.shims import BoundedStream
 from imagestore.service import Caller
 
 CONNECTION = "imagestore.connection"
@@ -26,7 +26,7 @@ def principal_of(scope: HTTPScope) -> str:
 class Exchange:
     """One request, without its body."""
 
-    def __init__(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+    def __init__(self, scope: HTTPScope, send: ASGISendCallable) -> None:
         self.method = scope["method"]
         path = scope["path"]
         # A request's target may be a whole URL.
@@ -37,7 +37,6 @@ class Exchange:
         for name, value in scope["headers"]:
             self.headers.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
         self.caller = Caller(principal=principal_of(scope))
-        self.receive = receive
         self.send = send
         connection = scope["state"][CONNECTION]
         assert isinstance(connection, BoundedStream)
@@ -60,9 +59,7 @@ class Exchange:
     async def refuse_body(self, answer: Answer) -> None:
         """Send ``answer`` although the request's body is not whole, and close."""
         self.connection.lingers = True
-        # Hypercorn's queue must not fill up: what ends the request goes through it.
-        async with drop_until_disconnect(self.receive):
-            await self._send(answer, [*answer.all_headers(), (b"connection", b"close")])
+        await self._send(answer, [*answer.all_headers(), (b"connection", b"close")])
 
     async def _send(self, answer: Answer, headers: list[tuple[bytes, bytes]]) -> None:
         self.connection.hold_next()

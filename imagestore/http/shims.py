@@ -22,8 +22,8 @@ this process, also while shutting down, which that option cannot.
 
 import socket
 import struct
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import trio
 from hypercorn.typing import ASGIReceiveCallable, ASGIReceiveEvent, ASGISendCallable, ASGISendEvent
@@ -211,17 +211,3 @@ def replay(body: bytes, receive: ASGIReceiveCallable) -> ASGIReceiveCallable:
         return await receive()
 
     return replayed
-
-
-@asynccontextmanager
-async def drop_until_disconnect(receive: ASGIReceiveCallable) -> AsyncIterator[None]:
-    """Within it, what the client still sends is taken and dropped."""
-
-    async def drop() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(drop)
-        yield
-        nursery.cancel_scope.cancel()

@@ -94,6 +94,15 @@ async def test_a_verb_or_type_that_is_refused_is_refused_first(start: Start, sto
             assert reply.status == status
 
 
+async def test_a_body_of_many_pieces_over_the_limit_is_refused_too(start: Start, store: MemoryStore) -> None:
+    server = await start(store, HttpSettings(max_body_bytes=10))
+    async with await Wire.open(server.address) as wire:
+        head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        await wire.send(head + b"1\r\nx\r\n" * 1000 + b"0\r\n\r\n")
+        assert (await wire.reply()).status == 413
+        assert await wire.rest() == b""
+
+
 async def test_an_endless_body_is_refused_though_the_client_goes_on_sending(
     start: Start, store: MemoryStore, nursery: trio.Nursery
 ) -> None:
