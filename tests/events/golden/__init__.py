@@ -1,0 +1,1 @@
+"""Golden journals: bytes that must be readable for ever."""
