@@ -60,6 +60,7 @@ class StreamApplier:
         self._pending: list[memoryview] = []
         self._pending_at = 0
         self._pending_end = 0
+        self._unsynced_at = 0
 
     @property
     def snapshots(self) -> tuple[SnapshotInfo, ...]:
@@ -154,7 +155,15 @@ class StreamApplier:
         if self._pending:
             files.write_all(self._fd, self._pending_at, self._pending)
             self._pending.clear()
+            self._start_writeback()
             self._size = max(self._size, self._pending_end)
+
+    def _start_writeback(self) -> None:
+        """Blocks ascend, so what lies between two marks is what was written since the first."""
+        if not self._unsynced_at <= self._pending_end < self._unsynced_at + files.WRITEBACK_BYTES:
+            start = min(self._unsynced_at, self._pending_at)
+            files.start_writeback(self._fd, start, self._pending_end - start)
+            self._unsynced_at = self._pending_end
 
     def _end_snapshot(self, snapshot: SnapshotInfo) -> None:
         files.set_size(self._fd, snapshot.volsize)

@@ -12,7 +12,11 @@ from imagestore.streams import fletcher4
 from imagestore.streams.fletcher4 import State
 from imagestore.streams.records import CHECKSUM_AT, HEADER_BYTES, U64_MAX
 
-_LOW = 0xFFFFFFFF
+_HALF = 1 << 32
+_A0 = 1 - _HALF
+_B0, _B1, _B2, _B3 = 7 - 8 * _HALF, 5 - 6 * _HALF, 3 - 4 * _HALF, 1 - 2 * _HALF
+_C0, _C1, _C2, _C3 = 28 - 36 * _HALF, 15 - 21 * _HALF, 6 - 10 * _HALF, 1 - 3 * _HALF
+_D0, _D1, _D2, _D3 = 84 - 120 * _HALF, 35 - 56 * _HALF, 10 - 20 * _HALF, 1 - 4 * _HALF
 _FIELD_WORDS = 8
 _FIELD = np.arange(_FIELD_WORDS, dtype=np.int64)
 
@@ -67,26 +71,28 @@ class Sealer:
         return list(zip(*(column.tolist() for column in columns), strict=True))
 
     def _run(self, segments: list[Segment]) -> list[int]:
-        """The states at each field, flat; ``self.state`` is left behind the last field."""
-        state = self.state
+        """The states at each field, flat; ``self.state`` is left behind the last field.
+
+        A field's eight words are the low and high halves of the state, h being
+        the high ones: what they add to a sum in which they weigh k and k' is
+        k a + (k' - 2^32 k) h, so only the high halves have to be cut out.
+        """
+        a, b, c, d = self.state
         fields: list[int] = []
-        for segment in segments:
-            a, b, c, d = _append(state, segment)
+        for n, t2, t3, sum_a, sum_b, sum_c, sum_d in segments:
+            d = (d + n * c + t2 * b + t3 * a + sum_d) & U64_MAX
+            c = (c + n * b + t2 * a + sum_c) & U64_MAX
+            b = (b + n * a + sum_b) & U64_MAX
+            a = (a + sum_a) & U64_MAX
             fields += (a, b, c, d)
-            w0, w1, w2, w3 = a & _LOW, a >> 32, b & _LOW, b >> 32
-            w4, w5, w6, w7 = c & _LOW, c >> 32, d & _LOW, d >> 32
-            state = (
-                (a + w0 + w1 + w2 + w3 + w4 + w5 + w6 + w7) & U64_MAX,
-                (b + 8 * (a + w0) + 7 * w1 + 6 * w2 + 5 * w3 + 4 * w4 + 3 * w5 + 2 * w6 + w7) & U64_MAX,
-                (c + 8 * b + 36 * (a + w0) + 28 * w1 + 21 * w2 + 15 * w3 + 10 * w4 + 6 * w5 + 3 * w6 + w7)
-                & U64_MAX,
-                (
-                    d + 8 * c + 36 * b + 120 * (a + w0) + 84 * w1 + 56 * w2 + 35 * w3
-                    + 20 * w4 + 10 * w5 + 4 * w6 + w7
-                )
-                & U64_MAX,
-            )  # fmt: skip
-        self.state = state
+            p, q, r, s = a >> 32, b >> 32, c >> 32, d >> 32
+            a, b, c, d = (
+                2 * a + b + c + d + _A0 * (p + q + r + s),
+                16 * a + 7 * b + 4 * c + 2 * d + _B0 * p + _B1 * q + _B2 * r + _B3 * s,
+                72 * a + 29 * b + 11 * c + 3 * d + _C0 * p + _C1 * q + _C2 * r + _C3 * s,
+                240 * a + 92 * b + 28 * c + 5 * d + _D0 * p + _D1 * q + _D2 * r + _D3 * s,
+            )
+        self.state = a & U64_MAX, b & U64_MAX, c & U64_MAX, d & U64_MAX
         return fields
 
 
