@@ -38,14 +38,16 @@ class Verified(Struct, frozen=True, gc=False):
     """Records that were verified; ``raw`` are their bytes, as they came.
 
     ``snapshot`` is set when the last record is the END of a snapshot's stream,
-    ``is_last`` when it is the END after which nothing may come.  Views are
-    valid until the next group is asked for.
+    ``is_last`` when it is the END after which nothing may come, ``is_wrapping``
+    when the records are a package's own, not of a snapshot's stream.  Views
+    are valid until the next group is asked for.
     """
 
     raw: memoryview
     items: list[Item | WriteRun]
     snapshot: SnapshotInfo | None
     is_last: bool
+    is_wrapping: bool
 
 
 class Checker:
@@ -112,12 +114,14 @@ class Checker:
             self._begin_or_blank(first)
         self._compare_checksums(batch)
         snapshot: SnapshotInfo | None = None
+        is_inside = self._rules is not None
         for item in batch.items:
             with _Place(item.number, item.offset):
                 snapshot = self._judge(item)
         if self._is_done:
             self.parser.close()
-        return Verified(batch.raw, batch.items, snapshot, self._is_done)
+        is_wrapping = not is_inside and self._rules is None
+        return Verified(batch.raw, batch.items, snapshot, self._is_done, is_wrapping)
 
     def _begin_or_blank(self, first: Item | WriteRun) -> None:
         """Between streams only BEGIN may come, or in a package the blank END."""
@@ -129,7 +133,7 @@ class Checker:
             return
         if self._package is not None and isinstance(record, End):
             return
-        raise StreamError(f"{type(record).__name__} stands where BEGIN must; this is no send stream")
+        raise StreamError(f"{records.type_name(record)} stands where BEGIN must; this is no send stream")
 
     # -- checksums ------------------------------------------------------------
 
@@ -223,7 +227,7 @@ class Checker:
 
     def _end_of_header(self, record: Record, begin: Begin, payload: bytes) -> None:
         if not isinstance(record, End):
-            raise StreamError(f"{type(record).__name__} stands in the package's header, where END must")
+            raise StreamError(f"{records.type_name(record)} stands in the package's header, where END must")
         self._package = packages.parse_header(begin, memoryview(payload))
         self._package_begin = None
 

@@ -24,7 +24,7 @@ from msgspec import Struct
 
 from imagestore.errors import StreamError
 from imagestore.streams import records
-from imagestore.streams.records import CHECKSUM_AT, HEADER_BYTES, Record, Write
+from imagestore.streams.records import CHECKSUM_AT, HEADER_BYTES, Record, Write, WriteEmbedded
 
 BATCH_BYTES: Final = 2 << 20
 FIRST_BATCH_BYTES: Final = 64 << 10
@@ -44,6 +44,16 @@ class Item(Struct, frozen=True, gc=False):
     offset: int
     payload: memoryview
 
+    @property
+    def count(self) -> int:
+        """How many records this is."""
+        return 1
+
+    def extents(self) -> Iterator[tuple[int, int]]:
+        """The (start, end) of the object that a record with data covers."""
+        if isinstance(self.record, Write | WriteEmbedded):
+            yield self.record.offset, self.record.offset + self.record.logical_bytes
+
 
 class WriteRun(Struct, frozen=True, gc=False):
     """At least two WRITE records of one shape, back to back, uncompressed.
@@ -62,6 +72,19 @@ class WriteRun(Struct, frozen=True, gc=False):
     view: memoryview
     payload_at: int
     stride: int
+
+    @property
+    def count(self) -> int:
+        """How many records this is."""
+        return len(self.offsets)
+
+    def extents(self) -> Iterator[tuple[int, int]]:
+        """The (start, end) of the object that the blocks cover, adjacent ones joined; they must ascend."""
+        size = np.uint64(self.record.logical_bytes)
+        gaps = np.flatnonzero(self.offsets[1:] != self.offsets[:-1] + size)
+        starts = self.offsets[np.concatenate(([0], gaps + 1))]
+        ends = self.offsets[np.append(gaps, len(self.offsets) - 1)] + size
+        yield from zip(starts.tolist(), ends.tolist(), strict=True)
 
     def payloads(self, first: int, last: int) -> list[memoryview]:
         """The payloads of blocks ``first`` to ``last - 1``."""

@@ -209,6 +209,16 @@ class WriteEmbedded(Struct, frozen=True, kw_only=True, gc=False):
 
 Record = Begin | Object | FreeObjects | Write | Free | End | WriteEmbedded
 
+_NAMES: Final[dict[type[Record], str]] = {
+    Begin: "BEGIN",
+    Object: "OBJECT",
+    FreeObjects: "FREEOBJECTS",
+    Write: "WRITE",
+    Free: "FREE",
+    End: "END",
+    WriteEmbedded: "WRITE_EMBEDDED",
+}
+
 _BEGIN = struct.Struct("<IIQQQIIQQ256s")
 _OBJECT = struct.Struct("<IIQIIIIBBBBIQ16s")
 _FREEOBJECTS = struct.Struct("<IIQQQ")
@@ -224,6 +234,11 @@ _REFUSED: Final = {
     OBJECT_RANGE: "OBJECT_RANGE records are of raw (encrypted) streams, which are refused; send without -w",
     REDACT: "REDACT records are of redacted streams, which are refused; send the whole snapshot",
 }
+
+
+def type_name(record: Record) -> str:
+    """``WRITE_EMBEDDED`` and so on."""
+    return _NAMES[type(record)]
 
 
 def feature_names(features: int) -> tuple[str, ...]:

@@ -94,9 +94,9 @@ class PlainRules:
 
     @staticmethod
     def _check_begin(begin: Begin) -> None:
-        check_features(begin.features)
         if begin.objset_type == records.OBJSET_FILESYSTEM:
             raise StreamError("the stream is of a file system; only streams of volumes are accepted")
+        check_features(begin.features)
         if begin.objset_type != records.OBJSET_ZVOL:
             raise StreamError(
                 f"the stream is of objset type {begin.objset_type}; only volumes (3) are accepted"
