@@ -24,6 +24,7 @@ def main(arguments: Sequence[str]) -> int:
     if unknown:
         print(f"no benchmarks {', '.join(unknown)}; there are: {', '.join(MODULES)}", file=sys.stderr)
         return 2
+    load = os.getloadavg()[0]
     rows: list[Row] = []
     broken = 0
     for name in wanted:
@@ -37,6 +38,7 @@ def main(arguments: Sequence[str]) -> int:
             broken += 1
         print(f"  {name}: {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
     print(f"Python {platform.python_version()}, Linux {platform.release()}, {os.cpu_count()} processors")
+    print(f"load average before: {load:.1f} (on a busy machine neither side of a row means much)")
     print(table(rows))
     return 1 if broken else 0
 

@@ -100,10 +100,12 @@ def fetching(directory: Path) -> list[Row]:
         store.call("RequestImage", {"id": "image-0"})
         time.sleep(1)  # until what the fetch allocated has been given back, if it will be
         resident = store.resident_mb()
-        idle = latencies(store, CALLS)
-        store.call("DeleteImage", {"id": "image-0"})
+        before = latencies(store, CALLS)
         busy, rounds, gib_per_second = latencies_while_fetching(store)
         resident_after = store.resident_mb()
+        after = latencies(store, CALLS)
+    # Whatever else the machine does makes idle look slow and the ratio good: the calmer half counts.
+    idle = min(before, after, key=lambda seconds: percentile(seconds, 99))
     shutil.rmtree(images)
     shutil.rmtree(pool)
     return [
@@ -123,10 +125,16 @@ def fetching(directory: Path) -> list[Row]:
             against_name="idle",
             target=5,
             better="lower",
-            note=(
-                f"{len(busy):,} calls in {rounds} rounds of {FETCHES} x 1 GiB at {gib_per_second:.2f} GiB/s; "
-                f"median {percentile(busy, 50) * 1e3:.2f} ms against {percentile(idle, 50) * 1e3:.2f} ms; "
-                "client, image service and store share the processors"
+            note="; ".join(
+                (
+                    f"{len(busy):,} calls in {rounds} rounds of {FETCHES} x 1 GiB",
+                    f"{gib_per_second:.2f} GiB/s",
+                    f"median {percentile(busy, 50) * 1e3:.2f} ms against {percentile(idle, 50) * 1e3:.2f} ms",
+                    f"p99 idle {percentile(before, 99) * 1e3:.2f} ms before",
+                    f"{percentile(after, 99) * 1e3:.2f} ms after",
+                    f"load average {os.getloadavg()[0]:.1f}",
+                    "client, image service and store share the processors",
+                )
             ),
         ),
     ]
@@ -153,7 +161,7 @@ def latencies(store: Store, count: int) -> list[float]:
 def latencies_while_fetching(store: Store) -> tuple[list[float], int, float]:
     """Calls of GetImage made while all fetches are under way.
 
-    Fetches again as often as it takes.  Returns seconds of each call, the
+    Fetches again as often as it takes; the images of the last round stay.  Returns seconds of each call, the
     rounds, and the GiB per second of all fetches together.
     """
     seconds: list[float] = []
@@ -161,6 +169,8 @@ def latencies_while_fetching(store: Store) -> tuple[list[float], int, float]:
     rounds = 0
     while len(seconds) < CALLS and rounds < FETCH_ROUNDS:
         rounds += 1
+        for image in store.call("ListImages", {})["images"]:
+            store.call("DeleteImage", {"id": image["id"]})
         failures: list[Exception] = []
         workers = [
             threading.Thread(target=fetch, args=(store, f"image-{number}", failures))
@@ -181,8 +191,6 @@ def latencies_while_fetching(store: Store) -> tuple[list[float], int, float]:
         elapsed += time.perf_counter() - began
         if failures:
             raise failures[0]
-        for number in range(FETCHES):
-            store.call("DeleteImage", {"id": f"image-{number}"})
     return seconds, rounds, rounds * FETCHES / elapsed
 
 

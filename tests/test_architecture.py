@@ -30,11 +30,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "guestarchive": GROUND | {"pools"},
     "guestorders": GROUND | {"actors"},
     "methods": GROUND | {"actors", "events", "guestarchive", "guestorders", "pools", "service"},
+    "rebuild": GROUND | {"actors", "config", "events", "pools", "store"},
     "store": GROUND
     | {"actors", "attachment", "config", "events", "http", "methods", "pools", "service", "streams"},
     "http": GROUND | {"config", "service"},
     "client": GROUND | {"service"},
-    "cli": GROUND | {"client", "config", "events", "service", "store", "streams"},
+    "cli": GROUND | {"client", "config", "events", "rebuild", "service", "store", "streams"},
     "__main__": {"cli"},
 }
 """The package's first level (a subpackage or a module): what it may import of the others."""

@@ -124,11 +124,15 @@ def documents() -> tuple[Path, ...]:
 
 @cache
 def shell_lines() -> tuple[str, ...]:
-    """What the documents tell a reader to type: `$ …` and bare lines of ```sh blocks."""
+    """What the documents tell a reader to type: ```sh blocks, and the `$ ` lines of ```console blocks."""
     lines: list[str] = []
     for document in documents():
-        for block in re.findall(r"```(?:sh|console)\n(.*?)```", document.read_text(), re.DOTALL):
-            lines += [line.removeprefix("$ ") for line in block.replace("\\\n", " ").splitlines()]
+        text = document.read_text().replace("\\\n", " ")
+        for kind, block in re.findall(r"```(sh|console)\n(.*?)```", text, re.DOTALL):
+            typed = block.splitlines()
+            if kind == "console":
+                typed = [line.removeprefix("$ ") for line in typed if line.startswith("$ ")]
+            lines += typed
     return tuple(lines)
 
 
