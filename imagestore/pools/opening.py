@@ -173,7 +173,7 @@ def open_parts(
 def _provide_catalog(layout: Layout, *, create: bool) -> None:
     if os.path.exists(layout.catalog):
         return
-    if any(os.scandir(layout.data)):
+    if os.listdir(layout.data):
         raise PoolError(
             f"the catalog of pool {layout.name} is missing, its data files are not: {layout.catalog}",
             detail="restore it from a backup; without it nobody knows which file is which disk",

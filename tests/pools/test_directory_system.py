@@ -1,13 +1,30 @@
 """The directory driver against the conformance suite, on xfs and btrfs; and on a disk that is full."""
 
+import os
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import trio
 
+from imagestore.errors import InUse, NoSpace
+from imagestore.pools.base import NewClone, PoolDriver
 from tests.pools import conformance
 from tests.pools.directories import DirectoryHarness, loop_mount, open_harness
-from tests.pools.harness import MIB
+from tests.pools.harness import (
+    DISK,
+    MIB,
+    SNAPSHOT,
+    VOLUME,
+    filesystem,
+    listed,
+    opened_for_writing,
+    read,
+    snapshot,
+    volume,
+    write,
+)
 
 pytestmark = pytest.mark.system
 
@@ -57,3 +74,97 @@ class TestReceiving(conformance.Receiving):
 
 class TestSending(conformance.Sending):
     pass
+
+
+@pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs"])
+async def test_a_full_disk_leaves_nothing_half_made_and_can_be_emptied(tmp_path: Path, kind: str) -> None:
+    with loop_mount(tmp_path, kind, 512 * MIB) as mounted:
+        harness = await open_harness(mounted / "tank")
+        pool = harness.pool
+        made = await volume(pool, "v", size=1024 * MIB)
+        await snapshot(pool, made, "s")
+        await filesystem(pool, "g")
+        with pytest.raises(NoSpace):
+            await receive_zeroless(pool, "big", 600 * MIB)
+        fill(mounted / "ballast")
+        with pytest.raises(NoSpace):
+            await receive_zeroless(pool, "big", 64 * MIB)
+        before = await listed(pool)
+        assert before == ["", "g", "v", "v@s"]
+        await pool.destroy([d.target for d in await pool.list() if d.name])
+        assert await listed(pool) == [""]
+        await harness.reopen()
+        assert await listed(harness.pool) == [""]
+        assert not harness.data_files()
+        await harness.pool.close()
+
+
+async def receive_zeroless(pool: PoolDriver, name: str, size: int) -> None:
+    piece = b"x" * (4 * MIB)
+    async with pool.receive_raw(name, VOLUME, snapshot="s", snapshot_tags=SNAPSHOT) as receiver:
+        for _ in range(0, size, len(piece)):
+            await receiver.feed(piece)
+        await receiver.finish()
+
+
+def fill(path: Path) -> None:
+    """Take every byte that the file system still gives."""
+    with path.open("wb", buffering=0) as file:
+        for size in (MIB, 4096, 512):
+            with suppress(OSError):
+                while file.write(b"x" * size):
+                    pass
+            with suppress(OSError):
+                os.fsync(file.fileno())
+
+
+async def test_open_disks_are_snapshotted_at_one_instant_or_not_at_all(harness: DirectoryHarness) -> None:
+    """A writer stamps the first disk, then the second, over and over: none may be ahead by two."""
+    pool = harness.pool
+    disks = [await volume(pool, name) for name in ("a", "b")]
+
+    async def take(name: str) -> tuple[int, int]:
+        taken = await pool.snapshot([d.target for d in disks], name, SNAPSHOT)
+        copies = await pool.create(
+            [NewClone(name=f"{d.name[0]}-{name}", origin=d.target, tags=DISK) for d in taken]
+        )
+        a, b = (int(read(pool, copy.name, 8).rstrip(b"\0") or b"0") for copy in copies)
+        return a, b
+
+    with (
+        opened_for_writing(pool.device("a")) as first,
+        opened_for_writing(pool.device("b")) as second,
+    ):
+        last = 0
+
+        async def stamp() -> None:
+            nonlocal last
+            while True:
+                await trio.to_thread.run_sync(first.write, f"{last + 1:08}")
+                await trio.to_thread.run_sync(second.write, f"{last + 1:08}")
+                last += 1
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stamp)
+            for attempt in range(3):
+                with suppress(InUse):
+                    a, b = await take(f"s{attempt}")
+                    assert b <= a <= b + 1
+            nursery.cancel_scope.cancel()
+        a, b = await take("quiet")
+        assert b <= a <= b + 1
+        assert b >= last
+
+
+async def test_a_snapshot_of_an_open_disk_counts_what_changed(harness: DirectoryHarness) -> None:
+    pool = harness.pool
+    made = await volume(pool, "v", size=64 * MIB, content=b"x" * (8 * MIB))
+    first = await snapshot(pool, made, "s1")
+    assert first.written == 8 * MIB
+    write(pool, "v", b"y" * MIB, offset=2 * MIB)
+    with opened_for_writing(pool.device("v")):
+        second = await snapshot(pool, made, "s2")
+    assert second.written == MIB
+    (copy,) = await pool.create([NewClone(name="c", origin=second.target, tags=DISK)])
+    write(pool, "c", b"z" * MIB, offset=32 * MIB)
+    assert (await snapshot(pool, copy, "s")).written == MIB
