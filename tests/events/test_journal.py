@@ -142,6 +142,27 @@ async def test_the_journal_goes_on_in_new_segments() -> None:
     assert ours(recover(disk)) == acknowledged
 
 
+async def test_a_new_segment_is_durable_before_its_name_and_its_name_before_its_frames() -> None:
+    disk = MemoryDisk()
+    calls: list[str] = []
+    disk.fault = lambda call, name, path: calls.append(f"{name} {path.removesuffix('.new')}")
+    async with opened(disk) as journal:
+        for number in range(12):
+            await journal.append([started(str(number))])
+        before, after = "segment-0000000001", "segment-0000000002"
+        made = calls.index(f"open {after}")
+        assert calls[made - 1] == f"sync_data {before}"
+        assert calls[made + 1 : made + 8] == [
+            f"allocate {after}",
+            f"write {after}",
+            f"sync {after}",
+            f"rename {after}",
+            "sync_directory journal",
+            f"write {after}",
+            f"sync_data {after}",
+        ]
+
+
 async def test_an_empty_group_proves_the_last_one_after_idle_time(autojump_clock: trio.abc.Clock) -> None:
     disk = MemoryDisk()
     settings = JournalSettings(segment_bytes=4096, threads=False, idle_seconds=2.0)

@@ -6,6 +6,7 @@ import struct
 import zlib
 
 import pytest
+import trio
 
 from imagestore.events.catalogue import Envelope, JournalCut
 from imagestore.events.frame import HEADER
@@ -52,40 +53,55 @@ async def test_row_1_a_file_truncated_at_every_byte_keeps_what_stood_before() ->
         assert len(events) == sum((1, 1, 2, 1, 2)[:complete])
 
 
-async def test_row_2_any_unsynced_sectors_lost_zeroed_or_stale_leave_a_prefix() -> None:
-    settings = JournalSettings(segment_bytes=3072, checkpoint_events=7, threads=False)
-    for seed in range(150):
-        chance = random.Random(seed)
-        disk = MemoryDisk()
-        acknowledged: list[Envelope] = []
-        crash_at = chance.randrange(20, 160)
-        crashed: list[MemoryDisk] = []
+async def crashed_life(
+    seed: int,
+) -> tuple[MemoryDisk | None, list[Envelope], list[Envelope]]:
+    """Four callers at work, and power lost at some system call.
 
-        def fault(
-            call: int,
-            name: str,
-            path: str,
-            disk: MemoryDisk = disk,
-            crash_at: int = crash_at,
-            crashed: list[MemoryDisk] = crashed,
-            chance: random.Random = chance,
-        ) -> None:
-            if call == crash_at:
-                crashed.append(disk.crash(chance))
+    Returns the disk that is left (None: the life was too short), what had been
+    acknowledged by then, and all events of the life had it gone on.
+    """
+    settings = JournalSettings(segment_bytes=6144, checkpoint_events=7, threads=False)
+    chance = random.Random(seed)
+    disk = MemoryDisk()
+    acknowledged: list[Envelope] = []
+    left: list[MemoryDisk] = []
+    crash_at = chance.randrange(20, 120)
 
-        disk.fault = fault
-        async with opened(disk, settings, seed=seed) as journal:
-            for number in range(20):
+    def fault(call: int, name: str, path: str) -> None:
+        if call == crash_at:
+            left.append(disk.crash(chance))
+
+    disk.fault = fault
+    async with opened(disk, settings, seed=seed) as journal:
+
+        async def caller(first: int) -> None:
+            for number in range(first, 40, 4):
                 for batch in ([started(str(number))], finished(str(number))):
                     envelopes = await journal.append(batch)
-                    if not crashed:
-                        acknowledged += envelopes
-        assert crashed, f"seed {seed}: the history ended before call {crash_at}"
-        left = crashed[0]
-        everything = ours(events_on(disk))
+                    if not left:
+                        acknowledged.extend(envelopes)
+
+        async with trio.open_nursery() as nursery:
+            for first in range(4):
+                nursery.start_soon(caller, first)
+    return (left[0] if left else None), acknowledged, ours(events_on(disk))
+
+
+async def test_row_2_any_unsynced_sectors_lost_zeroed_or_stale_leave_a_prefix() -> None:
+    crashes = within_a_group = 0
+    for seed in range(300):
+        left, acknowledged, everything = await crashed_life(seed)
+        if left is None:
+            continue
+        crashes += 1
         events = ours(recover(left))
         assert is_prefix(events, everything), f"seed {seed}"
-        assert len(events) >= len(acknowledged), f"seed {seed}: acknowledged events are gone"
+        known = {event.seq for event in events}
+        assert {event.seq for event in acknowledged} <= known, f"seed {seed}: acknowledged events are gone"
+        within_a_group += any(".cut-" in name for name in left.names)
+    assert crashes > 200
+    assert within_a_group > 20
 
 
 def header_with(data: bytes, offset: int, *, length: int) -> bytes:
