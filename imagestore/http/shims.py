@@ -109,6 +109,10 @@ class BoundedStream(trio.abc.HalfCloseableStream):
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._hung_up()
             raise
+        except trio.BusyResourceError:
+            # Hypercorn's reader and :meth:`aclose` both drop what a refused client still sends.
+            await self._at_end.wait()
+            return b""
         if not data:
             self._hung_up()
         return data
@@ -121,6 +125,7 @@ class BoundedStream(trio.abc.HalfCloseableStream):
             # Hypercorn closes twice, from its writer and from its reader: both wait here.
             with trio.move_on_after(LINGER_SECONDS):
                 await self._drain()
+        self._hung_up()
         await self._stream.aclose()
 
     def abort(self) -> None:
@@ -143,8 +148,6 @@ class BoundedStream(trio.abc.HalfCloseableStream):
                 if not data:
                     return
                 received += len(data)
-        except trio.BusyResourceError:
-            await self._at_end.wait()  # Hypercorn's reader is at it
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return
 

@@ -52,8 +52,8 @@ def store() -> MemoryStore:
 
 
 @pytest.fixture
-async def start(nursery: trio.Nursery) -> AsyncIterator[Start]:
-    """Start a server over a service, with the limits given."""
+async def start(nursery: trio.Nursery, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Start]:
+    """Start a server over a service, with the limits given.  No connection may fail in it."""
 
     async def start(service: Service, settings: HttpSettings | None = None) -> RunningServer:
         server = RunningServer()
@@ -62,6 +62,8 @@ async def start(nursery: trio.Nursery) -> AsyncIterator[Start]:
 
     with trio.fail_after(PATIENCE_SECONDS):
         yield start
+    failed = [record for record in caplog.get_records("call") if "connection failed" in record.getMessage()]
+    assert failed == []
     nursery.cancel_scope.cancel()
 
 

@@ -5,6 +5,7 @@ import trio
 import trio.testing
 
 from imagestore.http.settings import HttpSettings
+from imagestore.http.shims import BoundedStream
 from tests.http.conftest import Start
 from tests.http.gated_store import EndlessStore
 from tests.http.memory_store import MemoryStore
@@ -75,6 +76,30 @@ async def test_a_body_over_the_limit_is_refused_and_the_refusal_arrives(
         assert reply.headers["connection"] == "close"
         assert reply.whole
         assert await wire.rest() == b""
+
+
+@pytest.mark.parametrize("expect", ["", "Expect: 100-continue\r\n"])
+async def test_a_body_that_says_it_is_too_large_is_refused_before_it_is_sent(
+    expect: str, start: Start, store: MemoryStore
+) -> None:
+    server = await start(store, HttpSettings(max_body_bytes=10))
+    async with await Wire.open(server.address) as wire:
+        await wire.send(f"POST / HTTP/1.1\r\nHost: x\r\n{expect}Content-Length: 11\r\n\r\n".encode())
+        assert (await wire.reply()).status == 413
+        await wire.send(b"12345678901")
+        await wire.stream.send_eof()
+        assert await wire.rest() == b""
+
+
+async def test_hypercorns_reader_may_read_while_a_refused_body_is_dropped() -> None:
+    ours, theirs = trio.socket.socketpair()
+    stream = BoundedStream(trio.SocketStream(ours), stall_seconds=60)
+    stream.lingers = True
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stream.aclose)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(trio.SocketStream(theirs).aclose)
+        assert await stream.receive_some(1000) == b""
 
 
 @pytest.mark.parametrize("chunked", [False, True])
