@@ -95,6 +95,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except ImageStoreError as problem:
         complain(problem)
         sys.exit(problem.exit_code)
+    except OSError as problem:
+        if problem.filename is None:
+            raise
+        click.echo(f"imagestore: {problem.filename}: {problem.strerror}", err=True)
+        sys.exit(ImageStoreError.exit_code)
     except BaseExceptionGroup as group:
         leaves = _leaves(group)
         if not all(isinstance(leaf, ImageStoreError | KeyboardInterrupt) for leaf in leaves):

@@ -4,13 +4,13 @@ Promises: a file of the final name is the whole stream, on disk; a stream that
 broke leaves nothing there.
 """
 
+import os
 import sys
 from collections.abc import Iterable, Iterator
 
 import click
 
 from imagestore.cli.connection import connected, examples
-from imagestore.cli.newfile import new_file, write_all
 from imagestore.cli.progress import Report, progress
 from imagestore.cli.snapshots import SNAPSHOT
 from imagestore.client import Client
@@ -41,7 +41,7 @@ def send(client: Client, snapshot: str, path: str | None) -> None:
         watched = _watched(pieces, report)
         if path is None or path == "-":
             for piece in watched:
-                write_all(sys.stdout.fileno(), piece)
+                _write_all(sys.stdout.fileno(), piece)
         else:
             write_whole(path, watched)
 
@@ -55,11 +55,30 @@ def _watched(pieces: Iterable[memoryview], report: Report) -> Iterator[memoryvie
 
 
 def write_whole(path: str, pieces: Iterable[memoryview]) -> None:
-    """Write ``pieces`` to ``path``, which appears when all are there and synced.
+    """Write ``pieces`` to ``path``, which appears, or is replaced, when all are there and synced.
+
+    What is no regular file (a device, a named pipe) is written directly.
 
     Raises:
-        ImageStoreError: the file cannot be written; what ``pieces`` raises comes through.
+        NotFound: the directory does not exist.
+        OSError: the file cannot be written.
     """
-    with new_file(path) as target:
+    from imagestore.streams.landing import landing
+
+    if os.path.exists(path) and not os.path.isfile(path):
+        _write(path, pieces)
+        return
+    with landing(path, overwrite=True) as partial:
+        _write(partial, pieces)
+
+
+def _write(path: str, pieces: Iterable[memoryview]) -> None:
+    with open(path, "r+b" if os.path.isfile(path) else "wb", buffering=0) as target:
         for piece in pieces:
-            write_all(target, piece)
+            _write_all(target.fileno(), piece)
+
+
+def _write_all(target: int, piece: memoryview) -> None:
+    rest = piece
+    while rest:
+        rest = rest[os.write(target, rest) :]

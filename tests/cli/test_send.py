@@ -87,6 +87,11 @@ def test_a_terminal_is_not_fed_a_stream(memory_store: MemoryStore) -> None:
 def test_a_directory_that_is_not_there_is_named(run: Run, memory_store: MemoryStore, tmp_path: Path) -> None:
     memory_store.snapshots["v@a"] = 1
     ended = run("send", "v@a", "-o", str(tmp_path / "none" / "v.zfs"))
-    assert ended.status == 1
-    assert "cannot write" in ended.err
-    assert "No such file or directory" in ended.err
+    assert ended.status == 3
+    assert ended.err == f"imagestore: {tmp_path / 'none'} is no directory\n"
+
+
+def test_a_device_is_written_directly(run: Run, memory_store: MemoryStore) -> None:
+    memory_store.snapshots["v@a"] = 1
+    assert run("send", "v@a", "-o", "/dev/null").status == 0
+    assert Path("/dev/null").is_char_device()
