@@ -110,9 +110,8 @@ class _Reader:
 
 
 def encode(pairs: NvList) -> bytes:
-    """The XDR form of ``pairs``, in their order, padded to a multiple of 8 bytes."""
-    data = _ENCODING + _encode_list(pairs)
-    return data + bytes(-len(data) % 8)
+    """The XDR form of ``pairs``, in their order; a multiple of 4 bytes."""
+    return _ENCODING + _encode_list(pairs)
 
 
 def _encode_list(pairs: NvList) -> bytes:
