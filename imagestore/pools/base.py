@@ -232,8 +232,9 @@ class PoolDriver(Protocol):
     ) -> Sequence[Dataset]:
         """Set each snapshot's volume back to it, after destroying the newer snapshots.
 
-        ``destroy`` must name every newer snapshot of those volumes.  Each
-        volume is tagged ``last=operation`` in the same step.  Returns the
+        ``destroy`` must name every newer snapshot of those volumes, and may
+        name further snapshots that go in the same step (of the file system
+        that holds a guest's disks).  Each volume is tagged ``last=operation`` in the same step.  Returns the
         volumes as they are now.
 
         Raises NotFound, NewerSnapshots (one is not in ``destroy``), HasClones,

@@ -83,7 +83,7 @@ def _make_files(
 ) -> list[str]:
     """The new data file of each dataset, "" for a file system."""
     with ground.lookup.reading():
-        plans = rules.check_rollback(ground.lookup, snapshots, destroy, ground.held)
+        plans, _ = rules.check_rollback(ground.lookup, snapshots, destroy, ground.held)
     if not force:
         ground.lease([plan.dataset for plan in plans], leases)
     files = []
@@ -106,14 +106,17 @@ def _record_rollback(
     files: Sequence[str],
     step: Step,
 ) -> _RolledBack:
-    plans = rules.check_rollback(step.catalog, snapshots, destroy, ground.held)
+    plans, doomed = rules.check_rollback(step.catalog, snapshots, destroy, ground.held)
     datasets: list[Dataset] = []
     old: list[str] = []
     for plan, file in zip(plans, files, strict=True):
         datasets.append(_swap(ground, plan, file, operation, step))
-        for entry in plan.newer:
-            step.catalog.delete(entry)
-        old += [entry.file for entry in (plan.dataset, *plan.newer) if entry.file]
+        if plan.dataset.file:
+            old.append(plan.dataset.file)
+    for entry in doomed:
+        step.catalog.delete(entry)
+        if entry.file:
+            old.append(entry.file)
     return _RolledBack(tuple(datasets), tuple(old))
 
 

@@ -143,47 +143,52 @@ def _check_free(catalog: Catalog, entries: Sequence[Entry], going: set[int], hel
 
 
 class Rollback(Struct, frozen=True, kw_only=True):
-    """One dataset, the snapshot it goes back to, and the newer snapshots that go."""
+    """One dataset, and the snapshot it goes back to."""
 
     dataset: Entry
     snapshot: Entry
-    newer: tuple[Entry, ...]
 
 
 def check_rollback(
     catalog: Catalog, snapshots: Sequence[Target], destroy: Sequence[Target], held: Collection[int]
-) -> list[Rollback]:
-    """Returns what a rollback does.
+) -> tuple[list[Rollback], list[Entry]]:
+    """Returns what goes back to what, and the snapshots that are destroyed.
 
     Raises NotFound, NotSnapshot, InvalidArgument (two snapshots of one
-    dataset, or something to destroy that is no newer snapshot),
-    NewerSnapshots, HasClones, Held.
+    dataset), NewerSnapshots, HasClones, Held.
     """
-    destroyed = {catalog.require(target).dataset.createtxg for target in destroy}
-    plans = [_plan_rollback(catalog, catalog.require(target)) for target in snapshots]
+    doomed = [_snapshot(catalog, target) for target in destroy]
+    destroyed = {entry.dataset.createtxg for entry in doomed}
+    plans = [_plan_rollback(catalog, _snapshot(catalog, target)) for target in snapshots]
     if len({plan.dataset.dataset.createtxg for plan in plans}) != len(plans):
         raise InvalidArgument(detail="two snapshots of one dataset")
-    newer = [entry for plan in plans for entry in plan.newer]
-    unnamed = [entry.dataset.name for entry in newer if entry.dataset.createtxg not in destroyed]
+    newer = [entry.dataset for plan in plans for entry in _newer(catalog, plan.snapshot)]
+    unnamed = [dataset.name for dataset in newer if dataset.createtxg not in destroyed]
     if unnamed:
         raise NewerSnapshots.named(unnamed)
-    if len(newer) != len(destroyed):
-        raise InvalidArgument(detail="a rollback destroys only newer snapshots of what is rolled back")
-    _check_free(catalog, newer, destroyed, held)
-    return plans
+    _check_free(catalog, doomed, destroyed, held)
+    return plans, doomed
+
+
+def _snapshot(catalog: Catalog, target: Target) -> Entry:
+    entry = catalog.require(target)
+    if entry.dataset.kind != "snapshot":
+        raise NotSnapshot(detail=entry.dataset.name)
+    return entry
 
 
 def _plan_rollback(catalog: Catalog, snapshot: Entry) -> Rollback:
-    if snapshot.dataset.kind != "snapshot":
-        raise NotSnapshot(detail=snapshot.dataset.name)
     dataset = catalog.find(names.parent(snapshot.dataset.name))
     assert dataset is not None, "a snapshot without its dataset"
-    newer = tuple(
+    return Rollback(dataset=dataset, snapshot=snapshot)
+
+
+def _newer(catalog: Catalog, snapshot: Entry) -> list[Entry]:
+    return [
         entry
-        for entry in catalog.snapshots(dataset.dataset.name)
+        for entry in catalog.snapshots(names.parent(snapshot.dataset.name))
         if entry.dataset.createtxg > snapshot.dataset.createtxg
-    )
-    return Rollback(dataset=dataset, snapshot=snapshot, newer=newer)
+    ]
 
 
 def check_rename(catalog: Catalog, target: Target, name: str) -> list[tuple[Entry, str]]:

@@ -254,3 +254,15 @@ async def test_a_full_mailbox_is_refused_at_once(run: Run) -> None:
             for _ in range(20):
                 nursery.start_soon(ask)
         assert set(results) == {"done", "resource temporarily unavailable"}
+
+
+async def test_a_whole_guest_goes_back_past_newer_snapshots_of_itself(run: Run) -> None:
+    async with run() as store:
+        await store.create_guest_disks(GuestRequest(guest={"id": "g", "disks": [{"size": 1}, {"size": 1}]}))
+        for name in ("a", "b"):
+            await store.create_snapshot(SnapshotRequest(id="guests/g", dest=name))
+        error = await refused(store.rollback_snapshot(SnapshotRequest(id="guests/g@a")))
+        check_error(error, NewerSnapshots)
+        await store.rollback_snapshot(SnapshotRequest(id="guests/g@a", destroyMoreRecent=True))
+        left = (await store.list_snapshots(SnapshotRequest(id="guests/g"))).snapshots
+        assert [s.id for s in left] == ["pool/guests/g@a", "pool/guests/g/disk-0@a", "pool/guests/g/disk-1@a"]
