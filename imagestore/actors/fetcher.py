@@ -136,18 +136,17 @@ class Fetcher:
 
     async def _live(self, fetch: Fetch, accepted: bool) -> None:
         """A fetch from its acceptance to its outcome; tells its waiters."""
+        outcome: ImageStoreError | None = Stopping()
         try:
             if not accepted:
                 await accept(fetch, self._operations)
             async with self._workers:
                 await carry_out(fetch, self._operations, service=self._service, settings=self._settings)
+            outcome = None
         except ImageStoreError as error:
-            self._tell(fetch, error)
-        except trio.Cancelled:
-            self._tell(fetch, Stopping())
-            raise
-        else:
-            self._tell(fetch, None)
+            outcome = error
+        finally:
+            self._tell(fetch, outcome)
 
     def _tell(self, fetch: Fetch, error: ImageStoreError | None) -> None:
         """Take the fetch out and answer its waiters, in one step: who asks now begins anew."""
