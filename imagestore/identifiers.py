@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 
 _COUNTER_LIMIT = 1 << 12
+_62_BITS = (1 << 62) - 1
+_DRAWN = 64
 
 
 def uuid7_maker(
@@ -24,9 +26,13 @@ def uuid7_maker(
     bits = (randomness if randomness is not None else random.SystemRandom()).getrandbits
     last_ms = 0
     counter = 0
+    pool: list[int] = []
 
     def new_id() -> str:
         nonlocal last_ms, counter
+        if not pool:  # a system call for each would cost more than all the rest
+            drawn = bits(62 * _DRAWN)
+            pool.extend(drawn >> 62 * place & _62_BITS for place in range(_DRAWN))
         now_ms = now_ns() // 1_000_000
         if now_ms > last_ms:
             last_ms, counter = now_ms, 0
@@ -34,7 +40,7 @@ def uuid7_maker(
             counter += 1
             if counter == _COUNTER_LIMIT:
                 last_ms, counter = last_ms + 1, 0
-        text = f"{last_ms << 80 | 0x7 << 76 | counter << 64 | 0b10 << 62 | bits(62):032x}"
+        text = f"{last_ms << 80 | 0x7 << 76 | counter << 64 | 0b10 << 62 | pool.pop():032x}"
         return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
     return new_id

@@ -5,6 +5,7 @@ group goes and whether it begins a new segment.  Pure but for the clock and the
 identifiers that are handed in: nothing is written here.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
@@ -35,12 +36,17 @@ class Entry(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Request:
-    """One append on its way.  ``task`` is the caller that waits for it, if it still does."""
+    """One append on its way.
 
-    __slots__ = ("body", "entries", "envelopes", "error", "stage", "task")
+    ``task`` is the caller that waits for it, if it still does; ``deadline`` is
+    when it stops to, in trio's time.
+    """
 
-    def __init__(self, entries: Sequence[Entry]) -> None:
+    __slots__ = ("body", "deadline", "entries", "envelopes", "error", "stage", "task")
+
+    def __init__(self, entries: Sequence[Entry], deadline: float = math.inf) -> None:
         self.entries = entries
+        self.deadline = deadline
         self.stage: Literal["queued", "withdrawn", "begun", "done"] = "queued"
         self.task: trio.lowlevel.Task | None = None
         self.envelopes: tuple[Envelope, ...] = ()

@@ -11,7 +11,7 @@ before, so that no frame can be left out, doubled or moved unnoticed.
 
 import hashlib
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from zlib import crc32
 
 import msgspec
@@ -30,8 +30,10 @@ HEADER = struct.Struct("<4sIIIQIIQQ32s")
 _CHECKED = 8
 """The header's checksum covers everything after itself."""
 
-_encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(list[Envelope])
+encode_body: Callable[[Sequence[Envelope]], bytes] = msgspec.json.Encoder().encode
+
+decode_body: Callable[[bytes], list[Envelope]] = msgspec.json.Decoder(list[Envelope]).decode
+"""Raises msgspec.ValidationError (an unknown event or field) or DecodeError."""
 
 
 class FrameHeader(msgspec.Struct, frozen=True, gc=False):
@@ -64,15 +66,6 @@ def frame_hash(header_and_body: bytes) -> bytes:
 def first_hash(journal: bytes) -> bytes:
     """What the first frame of a journal carries as the hash before it."""
     return hashlib.blake2b(journal, digest_size=HASH_BYTES).digest()
-
-
-def encode_body(envelopes: Sequence[Envelope]) -> bytes:
-    return _encoder.encode(envelopes)
-
-
-def decode_body(body: bytes) -> list[Envelope]:
-    """Raises msgspec.ValidationError (an unknown event or field) or DecodeError."""
-    return _decoder.decode(body)
 
 
 def encode_frame(

@@ -76,17 +76,17 @@ async def open_journal(
         journal = Journal(directory, recovered, tail, stamp, files, settings)
         try:
             admit(journal)
-            await journal.journal_opening(
-                JournalOpened(
-                    epoch=journal.epoch + 1,
-                    version=version,
-                    pid=pid,
-                    host=host if host is not None else socket.gethostname(),
-                )
-            )
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(journal.run)
                 try:
+                    await journal.journal_opening(
+                        JournalOpened(
+                            epoch=journal.epoch + 1,
+                            version=version,
+                            pid=pid,
+                            host=host if host is not None else socket.gethostname(),
+                        )
+                    )
                     yield journal
                 except BaseException as raised:
                     error = raised  # raised again below, outside the nursery, so that it stays itself

@@ -21,6 +21,7 @@ It knows nothing of pools, actors or HTTP.  :mod:`imagestore.events.journal` ope
 
 import collections
 import logging
+import math
 import uuid
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -95,6 +96,8 @@ class Journal:
         self._appends = self._groups = 0
         self._unrecorded_cuts = recovered.cuts
         self._cuts = len(recovered.cuts)
+        self._next_deadline = math.inf
+        self._deadline_moved = trio.Event()
         self._failure = trio.Event()
         self._changed = trio.lowlevel.ParkingLot()
         self._quiet = trio.lowlevel.ParkingLot()
@@ -176,38 +179,62 @@ class Journal:
         await trio.lowlevel.checkpoint_if_cancelled()
         if not entries:
             raise ValueError("an append needs at least one entry")
-        request = Request(entries)
         seconds = self._settings.append_seconds if timeout is None else timeout
-        with trio.move_on_after(seconds):
-            while len(self._queue) >= self._settings.queue_limit and self._is_open():
-                await self._room.park()
-            self._require_open()
-            self._queue.append(request)
-            if self._under_way is None and not self._gathering:
-                self._begin()
-            if request.stage != "done":
-                await self._settled(request)
+        deadline = trio.current_time() + seconds
+        if len(self._queue) >= self._settings.queue_limit:
+            with trio.move_on_at(deadline):
+                while len(self._queue) >= self._settings.queue_limit and self._is_open():
+                    await self._room.park()
+            if len(self._queue) >= self._settings.queue_limit and self._is_open():
+                raise Rejected(f"the journal's queue was full for {seconds:g} s; nothing was written")
+        self._require_open()
+        request = Request(entries, deadline)
+        self._queue.append(request)
+        if self._under_way is None and not self._gathering:
+            self._begin()
         if request.stage != "done":
-            if request.stage == "begun":
-                raise OutcomeUnknown(f"the journal's disk did not answer within {seconds:g} s")
-            raise Rejected(f"the journal's disk was busy for {seconds:g} s; nothing was written")
+            if deadline < self._next_deadline:
+                self._next_deadline = deadline
+                self._deadline_moved.set()
+            request.task = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(partial(self._abandon, request))
         if request.error is not None:
             raise request.error
         return request.envelopes
 
-    async def _settled(self, request: Request) -> None:
-        """Wait for the reply.  A caller that goes away takes a queued request with it."""
+    def _abandon(self, request: Request, _: object = None) -> trio.lowlevel.Abort:
+        """A caller goes away; it takes a request with it whose turn had not come."""
+        request.task = None
+        if request.stage == "queued":
+            request.stage = "withdrawn"
+            self._queue.remove(request)
+            self._room.unpark()
+        return trio.lowlevel.Abort.SUCCEEDED
 
-        def abort(_: object) -> trio.lowlevel.Abort:
-            request.task = None
-            if request.stage == "queued":
-                request.stage = "withdrawn"
-                self._queue.remove(request)
-                self._room.unpark()
-            return trio.lowlevel.Abort.SUCCEEDED
+    async def _enforce_deadlines(self) -> None:
+        """Wake the callers whose time is up: one task for all, since a scope for each doubled an append."""
+        while True:
+            with trio.move_on_at(self._next_deadline):
+                await self._deadline_moved.wait()
+            self._deadline_moved = trio.Event()
+            now = trio.current_time()
+            begun = self._under_way.requests if self._under_way is not None else ()
+            waiting = [request for request in (*begun, *self._queue) if request.task is not None]
+            for request in waiting:
+                if request.deadline <= now:
+                    self._expire(request)
+            left = [request.deadline for request in waiting if request.deadline > now]
+            self._next_deadline = min(left, default=math.inf)
 
-        request.task = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(abort)
+    def _expire(self, request: Request) -> None:
+        task = request.task
+        assert task is not None
+        if request.stage == "begun":
+            request.error = OutcomeUnknown("the journal's disk did not answer in time")
+        else:
+            request.error = Rejected("the journal's disk was busy for too long; nothing was written")
+        self._abandon(request)
+        trio.lowlevel.reschedule(task)
 
     def _is_open(self) -> bool:
         return self.failed is None and not self._closing
@@ -412,6 +439,7 @@ class Journal:
             nursery.start_soon(self._prove_when_idle)
             nursery.start_soon(self._write_checkpoints)
             nursery.start_soon(self._raise_bugs)
+            nursery.start_soon(self._enforce_deadlines)
 
     async def close(self) -> bool:
         """Write what was accepted, prove it, checkpoint, end the thread.  Shielded, bounded.
