@@ -175,7 +175,8 @@ class Checker:
     def _judge(self, item: Item | WriteRun) -> SnapshotInfo | None:
         if isinstance(item, WriteRun):
             rules = self._plain()
-            rules.check_run(item.record, _last_offset(item, rules.alignment))
+            rules.check_first_of_run(item.record)
+            rules.check_rest_of_run(item.record, _last_offset(item, rules.alignment))
             return None
         record = item.record
         if self._package_begin is not None:

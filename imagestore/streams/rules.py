@@ -32,7 +32,8 @@ from imagestore.streams.records import (
 from imagestore.streams.snapshot import SnapshotInfo
 
 _KNOWN_FLAGS: Final = 0xF
-_NAME = re.compile(rb"[A-Za-z0-9_.: /-]*@[A-Za-z0-9_.: -]+\Z")
+_NAME = re.compile(r"[A-Za-z0-9_.: /-]*@[A-Za-z0-9_.: -]+\Z")
+_MAX_NAME_BYTES: Final = 255
 
 _REFUSED_FEATURES: Final = {
     0: "deduplicated streams (zfs send -D) are refused; convert it with zstream redup",
@@ -57,12 +58,18 @@ def check_features(features: int) -> None:
             )
 
 
+def is_name(text: str) -> bool:
+    """Whether a stream may call a snapshot so: ``volume@snapshot``, in the letters of ZFS."""
+    return len(text) <= _MAX_NAME_BYTES and _NAME.match(text) is not None
+
+
 def parse_name(toname: bytes) -> str:
     """The snapshot's full name out of BEGIN's field. Raises StreamError."""
-    name, end, _ = toname.partition(b"\0")
-    if not end or not _NAME.match(name):
+    field, end, _ = toname.partition(b"\0")
+    name = field.decode("ascii", "backslashreplace")
+    if not end or not is_name(name):
         raise StreamError(f"{name[:80]!r} is not the name of a snapshot (volume@snapshot)")
-    return name.decode("ascii")
+    return name
 
 
 class PlainRules:
@@ -135,11 +142,17 @@ class PlainRules:
         """What the offsets of object 1's blocks are multiples of, in bytes."""
         return self._block_bytes or 512
 
+    def check_first_of_run(self, first: Write) -> None:
+        """Judge the first of a run of blocks alike but for their offsets."""
+        if first.object == OBJECT_PROPERTIES:
+            raise StreamError("object 2 of a volume has one block of 512 bytes, not several")
+        self._write(first)
+
     def check(self, record: Record, payload: memoryview) -> None:
         """Judge the next record, neither BEGIN nor END. Raises StreamError."""
         match record:
             case Write():
-                self._write(record, record.offset)
+                self._write(record)
                 if record.object == OBJECT_PROPERTIES:
                     self._properties(decompress(record.compression, payload, record.logical_bytes))
             case Free():
@@ -158,11 +171,8 @@ class PlainRules:
             case End():
                 raise AssertionError("END is judged by finish")
 
-    def check_run(self, first: Write, last_offset: int) -> None:
-        """Judge a run of blocks alike but for their offsets, which ascend without overlap."""
-        self._write(first, first.offset)
-        if first.object == OBJECT_PROPERTIES:
-            raise StreamError("object 2 of a volume has a single block")
+    def check_rest_of_run(self, first: Write, last_offset: int) -> None:
+        """Judge the others, whose offsets are aligned and ascend without overlap."""
         self._advance(last_offset, first.logical_bytes)
 
     def finish(self, end: End) -> SnapshotInfo:
@@ -242,7 +252,7 @@ class PlainRules:
         ):
             raise StreamError(f"a block of {block} bytes in a stream without LARGE_BLOCKS; at most 131072")
 
-    def _write(self, record: Write, offset: int) -> None:
+    def _write(self, record: Write) -> None:
         self._same_guid(record.toguid)
         self._enter(record.object)
         expected = records.TYPE_ZVOL if record.object == OBJECT_DATA else records.TYPE_ZVOL_PROP
@@ -253,7 +263,7 @@ class PlainRules:
         if record.compression:
             self._check_compression(record.compression)
         self._place(
-            record.object, offset, record.logical_bytes, is_compressed=record.compression not in {0, 2}
+            record.object, record.offset, record.logical_bytes, is_compressed=record.compression not in {0, 2}
         )
 
     def _check_compression(self, compression: int) -> None:

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from imagestore.errors import InvalidArgument
 from imagestore.streams import packages, records
+from imagestore.streams.rules import is_name
 from imagestore.streams.snapshot import SnapshotInfo
 
 Compression = Literal["lz4"]
@@ -110,7 +111,7 @@ def _check(member: PackageMember) -> None:
         raise InvalidArgument(f"a volume of {snapshot.volsize} bytes; allowed are multiples of 512")
     if not 0 < snapshot.guid <= records.U64_MAX:
         raise InvalidArgument(f"guid {snapshot.guid} is not from 1 to 2^64 - 1")
-    if not snapshot.snapshot or len(snapshot.name.encode()) > 255 or not snapshot.name.isascii():
+    if not is_name(snapshot.name):
         raise InvalidArgument(f"{snapshot.name!r} is not the name of a snapshot (pool/volume@snapshot)")
     if (base is None) != (member.base_fd is None):
         raise InvalidArgument("a base needs both its description and its content")

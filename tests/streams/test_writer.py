@@ -1,5 +1,6 @@
 """What is written is read back the same, always in the same bytes, and is what receivers need."""
 
+import itertools
 import os
 import random
 from collections.abc import Iterator
@@ -42,7 +43,7 @@ class Volume:
                 file.seek(at)
                 file.write(chance.choice([chance.randbytes(length), b"text" * (length // 4), bytes(length)]))
         self.fd = os.open(path, os.O_RDONLY)
-        self.info = SnapshotInfo(
+        self.info: SnapshotInfo = SnapshotInfo(
             name=f"pool/volume@s{seed}",
             guid=chance.getrandbits(64) | 1,
             volsize=size,
@@ -319,7 +320,7 @@ def test_our_streams_are_sealed_as_defined(tmp_path: Path) -> None:
     at = [*positions(data), len(data)]
     blank = [
         (data[start : start + 280] + bytes(32), data[start + 312 : end])
-        for start, end in zip(at, at[1:], strict=False)
+        for start, end in itertools.pairwise(at)
     ]
     blank[0] = (data[:312], b"")
     assert stream(blank) == data
