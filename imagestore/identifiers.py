@@ -8,10 +8,9 @@ that, it only keeps listings pleasant.
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 _COUNTER_LIMIT = 1 << 12
-_62_BITS = (1 << 62) - 1
 _DRAWN = 64
 
 
@@ -24,23 +23,27 @@ def uuid7_maker(
     unless a seeded one is given.
     """
     bits = (randomness if randomness is not None else random.SystemRandom()).getrandbits
-    last_ms = 0
+    last_ms = -1
     counter = 0
-    pool: list[int] = []
+    prefix = ""
+    endings: list[str] = []
 
     def new_id() -> str:
-        nonlocal last_ms, counter
-        if not pool:  # a system call for each would cost more than all the rest
-            drawn = bits(62 * _DRAWN)
-            pool.extend(drawn >> 62 * place & _62_BITS for place in range(_DRAWN))
+        nonlocal last_ms, counter, prefix
         now_ms = now_ns() // 1_000_000
-        if now_ms > last_ms:
-            last_ms, counter = now_ms, 0
-        else:
-            counter += 1
-            if counter == _COUNTER_LIMIT:
-                last_ms, counter = last_ms + 1, 0
-        text = f"{last_ms << 80 | 0x7 << 76 | counter << 64 | 0b10 << 62 | pool.pop():032x}"
-        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+        counter += 1
+        if now_ms > last_ms or counter == _COUNTER_LIMIT:
+            last_ms, counter = max(now_ms, last_ms + 1), 0
+            prefix = f"{last_ms >> 16:08x}-{last_ms & 0xFFFF:04x}-7"
+        if not endings:  # a system call for each would cost more than all the rest
+            endings.extend(_endings(bits(64 * _DRAWN)))
+        return f"{prefix}{counter:03x}{endings.pop()}"
 
     return new_id
+
+
+def _endings(drawn: int) -> Iterator[str]:
+    """The last two groups of identifiers: the variant, then nothing but chance."""
+    for place in range(_DRAWN):
+        chance = drawn >> 64 * place
+        yield f"-{0x8000 | chance >> 48 & 0x3FFF:04x}-{chance & 0xFFFF_FFFF_FFFF:012x}"

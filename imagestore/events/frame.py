@@ -27,8 +27,11 @@ MAX_BODY_BYTES = 32 << 20
 HEADER = struct.Struct("<4sIIIQIIQQ32s")
 """magic, header crc, body length, body crc, first seq, count, 0, group, group offset, previous hash."""
 
-_CHECKED = 8
-"""The header's checksum covers everything after itself."""
+_CHECKED = struct.Struct("<IIQIIQQ32s")
+"""What the header's checksum covers: everything after itself."""
+
+_CHECKED_AT = HEADER.size - _CHECKED.size
+_PADDING = tuple(bytes(length) for length in range(ALIGNMENT))
 
 encode_body: Callable[[Sequence[Envelope]], bytes] = msgspec.json.Encoder().encode
 
@@ -74,11 +77,9 @@ def encode_frame(
     """Return the frame's bytes, padding included, and its hash."""
     length = len(body)
     assert length <= MAX_BODY_BYTES
-    checked = HEADER.pack(MAGIC, 0, length, crc32(body), seq, count, 0, group, group_offset, previous)[
-        _CHECKED:
-    ]
-    whole = MAGIC + crc32(checked).to_bytes(4, "little") + checked + body
-    return whole + bytes(-length % ALIGNMENT), frame_hash(whole)
+    checked = _CHECKED.pack(length, crc32(body), seq, count, 0, group, group_offset, previous)
+    whole = b"".join((MAGIC, crc32(checked).to_bytes(4, "little"), checked, body))
+    return whole + _PADDING[-length % ALIGNMENT], frame_hash(whole)
 
 
 def decode_header(data: bytes, offset: int) -> FrameHeader | None:
@@ -88,7 +89,7 @@ def decode_header(data: bytes, offset: int) -> FrameHeader | None:
     magic, crc, length, body_crc, seq, count, zero, group, group_offset, previous = HEADER.unpack_from(
         data, offset
     )
-    if magic != MAGIC or crc != crc32(data[offset + _CHECKED : offset + HEADER.size]):
+    if magic != MAGIC or crc != crc32(data[offset + _CHECKED_AT : offset + HEADER.size]):
         return None
     if length > MAX_BODY_BYTES or zero != 0:
         return None
