@@ -210,7 +210,8 @@ class PoolDriver(Protocol):
     async def create(self, creations: Sequence[Creation]) -> Sequence[Dataset]:
         """Make datasets, in order; parents must exist or come earlier in ``creations``.
 
-        Raises AlreadyExists, NotFound (parent or origin), NoSpace.
+        Raises AlreadyExists, NotFound (parent or origin), NotValid (the parent
+        is no file system), InvalidArgument (size), NoSpace.
         """
 
     async def snapshot(self, volumes: Sequence[Target], snapshot: str, tags: Tags) -> Sequence[Dataset]:

@@ -96,8 +96,11 @@ class DataFiles:
         return name
 
     def take_rights(self, name: str, model: str) -> None:
-        """Give a file the mode and, as far as rights allow, the owner of another one."""
-        wanted = os.stat(self.path(model))
+        """Give a file the mode and, as far as rights allow, the owner of another one, if that exists."""
+        try:
+            wanted = os.stat(self.path(model))
+        except FileNotFoundError:
+            return
         # Owner before mode: chown takes set-id bits off.
         with suppress(PermissionError):
             os.chown(self.path(name), wanted.st_uid, wanted.st_gid)

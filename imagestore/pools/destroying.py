@@ -25,7 +25,7 @@ async def destroy(ground: Ground, targets: Sequence[Target], force: bool) -> Non
     async with ground.turn(targets), ground.leased() as leases:
         await ground.work("destroying datasets", partial(_check_destroy, ground, targets, leases, force))
         with trio.CancelScope(shield=True):
-            files = await ground.change_even_if_full(partial(_record_destroy, ground, targets))
+            files = await ground.change_even_if_full(partial(_record_destroy, ground, targets, leases))
             await ground.remove(files)
 
 
@@ -36,7 +36,8 @@ def _check_destroy(ground: Ground, targets: Sequence[Target], leases: Leases, fo
         ground.lease([entry for entry in entries if entry.dataset.kind == "volume"], leases)
 
 
-def _record_destroy(ground: Ground, targets: Sequence[Target], step: Step) -> list[str]:
+def _record_destroy(ground: Ground, targets: Sequence[Target], leases: Leases, step: Step) -> list[str]:
+    leases.check_intact([target.name for target in targets])
     entries = rules.check_destroy(step.catalog, targets, ground.held)
     for entry in entries:
         step.catalog.delete(entry)
@@ -60,7 +61,7 @@ async def rollback(
         prepare = partial(_make_files, ground, snapshots, destroy, leases, force, made)
         files = await ground.copying("rolling back", prepare)
         with trio.CancelScope(shield=True):
-            record = partial(_record_rollback, ground, snapshots, destroy, operation, files)
+            record = partial(_record_rollback, ground, snapshots, destroy, operation, leases, files)
             done = await ground.change(record, made)
             await ground.remove(done.old_files)
         return done.datasets
@@ -103,9 +104,11 @@ def _record_rollback(
     snapshots: Sequence[Target],
     destroy: Sequence[Target],
     operation: str,
+    leases: Leases,
     files: Sequence[str],
     step: Step,
 ) -> _RolledBack:
+    leases.check_intact([target.name for target in snapshots])
     plans, doomed = rules.check_rollback(step.catalog, snapshots, destroy, ground.held)
     datasets: list[Dataset] = []
     old: list[str] = []

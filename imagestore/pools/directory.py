@@ -43,7 +43,8 @@ random, createtxg only grows.  What differs:
   happens.  Stores through a shared memory mapping are not seen by this.
 * Destroying or rolling back a disk by force leaves a process that has it open
   with the old file, which is gone when it closes it.  An open for writing
-  that comes while a disk is destroyed waits, and gets such a file.
+  that comes while a disk is destroyed waits (a lease); the change is refused
+  if it came before the commit, else the opener gets such an old file.
 """
 
 import contextlib

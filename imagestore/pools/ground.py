@@ -175,8 +175,10 @@ class Ground:
     def lease(self, volumes: Sequence[Entry], leases: Leases) -> None:
         """Keep writers away from the volumes. Raises InUse if one has a writer already."""
         for entry in volumes:
-            if entry.file and not leases.take(self.files.path(entry.file)):
-                raise InUse.by(entry.dataset.name, seen_writers(self.files.path(entry.file)))
+            # A data file that is missing has no writer.
+            with contextlib.suppress(FileNotFoundError):
+                if entry.file and not leases.take(self.files.path(entry.file)):
+                    raise InUse.by(entry.dataset.name, seen_writers(self.files.path(entry.file)))
 
     @asynccontextmanager
     async def leased(self) -> AsyncIterator[Leases]:

@@ -15,8 +15,10 @@ import errno
 import fcntl
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+
+from imagestore.errors import InUse
 
 _CANNOT_LEASE = {errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}
 
@@ -47,6 +49,11 @@ class Leases:
     def intact(self) -> bool:
         """Whether no writer has asked for any of the files since they were leased."""
         return all(fcntl.fcntl(file, fcntl.F_GETLEASE) == fcntl.F_RDLCK for file in self._files)
+
+    def check_intact(self, names: Sequence[str]) -> None:
+        """Raises InUse if somebody waits to write to one of the disks, or was let in after all."""
+        if not self.intact():
+            raise InUse.by(", ".join(names), ("a process that opened it just now",))
 
     def release(self) -> None:
         while self._files:

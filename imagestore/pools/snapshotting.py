@@ -131,8 +131,8 @@ def _copy(
             files.remove(made)
             made.clear()
             return None
-        if not files.reflink and not leases.intact():
-            raise InUse.by(", ".join(entry.dataset.name for entry in volumes), ())
+        if not files.reflink:
+            leases.check_intact([entry.dataset.name for entry in volumes])
     return [
         _measured(files, entry, copied.get(entry.dataset.createtxg, ""), bases[entry.dataset.createtxg])
         for entry in entries

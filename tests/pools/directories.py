@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from imagestore.pools.base import PoolDriver
 from imagestore.pools.directory import DirectoryPool, open_directory_pool
 
 
@@ -43,3 +44,8 @@ def loop_mount(directory: Path, kind: str, size_bytes: int) -> Iterator[Path]:
         yield mount
     finally:
         subprocess.run(["umount", str(mount)], check=True)
+
+
+def as_driver(pool: DirectoryPool) -> PoolDriver:
+    """The type checker's proof that the driver has the protocol."""
+    return pool

@@ -1,5 +1,6 @@
 """What is the directory driver's own: its lock, its tree of links, its refusals, a full disk."""
 
+import errno
 import os
 import sqlite3
 import stat
@@ -11,9 +12,11 @@ from pathlib import Path
 import pytest
 import trio
 
-from imagestore.errors import ConfigError, InUse, NotValid, PoolBusy, PoolError
+from imagestore.errors import AlreadyExists, ConfigError, InUse, NoSpace, NotValid, PoolBusy, PoolError
 from imagestore.pools.base import NewClone, NewFilesystem, NewVolume
+from imagestore.pools.catalog import Catalog
 from imagestore.pools.directory import open_directory_pool
+from tests.pools import crashing
 from tests.pools.directories import DirectoryHarness, open_harness
 from tests.pools.harness import (
     DISK,
@@ -299,6 +302,95 @@ class TestContent:
             await harness.pool.rollback([taken.target], destroy=[], operation="op-9", force=True)
             writer.write("lost")
         assert read(harness.pool, "v", 512) == b"old".ljust(512)
+
+
+class TestFailures:
+    async def test_a_disk_that_is_full_at_any_point_leaves_nothing_half_made(self, tmp_path: Path) -> None:
+        full_at: set[str] = set()
+
+        def checkpoint(point: str) -> None:
+            if point in full_at:
+                raise OSError(errno.ENOSPC, "full")
+
+        path = str(tmp_path / "tank")
+        pool = await open_directory_pool(path, create=True, checkpoint=checkpoint)
+        await crashing.prepare(pool)
+        before = await listed(pool)
+        for action in ("create", "snapshot", "rollback", "rename", "receive"):
+            made = {"rename": "before commit", "receive": "received"}.get(action, "files made")
+            for point in (made, "before commit"):
+                files = set(os.listdir(f"{path}/.imagestore/data"))
+                tree = sorted(os.listdir(path))
+                full_at.add(point)
+                with pytest.raises(NoSpace):
+                    await crashing.ACTIONS[action](pool)
+                full_at.clear()
+                assert set(os.listdir(f"{path}/.imagestore/data")) == files
+                assert sorted(os.listdir(path)) == tree
+                assert not os.listdir(f"{path}/.imagestore/links")
+                assert await listed(pool) == before
+        await pool.close()
+
+    async def test_after_a_failed_commit_nothing_is_changed_until_a_restart(
+        self, harness: DirectoryHarness, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await crashing.prepare(harness.pool)
+        before = await listed(harness.pool)
+        with monkeypatch.context() as patch:
+
+            def fail(_catalog: Catalog) -> None:
+                error = sqlite3.OperationalError("disk I/O error")
+                error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+                raise error
+
+            patch.setattr(Catalog, "commit", fail)
+            with pytest.raises(PoolError, match="disk I/O error"):
+                await crashing.create(harness.pool)
+        # The new files stay: after a restart the catalog may turn out to name them.
+        assert len(harness.data_files()) == 5 + 2
+        with pytest.raises(PoolError, match="catalog failed; restart the store"):
+            await filesystem(harness.pool, "h")
+        assert await listed(harness.pool) == before
+        await harness.reopen()
+        assert len(harness.data_files()) == 5
+        await crashing.create(harness.pool)
+
+    async def test_one_refused_change_does_not_spoil_those_beside_it(self, harness: DirectoryHarness) -> None:
+        await filesystem(harness.pool, "taken")
+        refused: list[str] = []
+
+        async def make(name: str) -> None:
+            try:
+                await harness.pool.create(
+                    [
+                        NewFilesystem(name=name, tags=PARENT),
+                        NewVolume(name=f"{name}/v", size=MIB, tags=DISK),
+                    ]
+                )
+            except AlreadyExists:
+                refused.append(name)
+
+        async with trio.open_nursery() as nursery:
+            for name in ("a", "b", "taken", "c", "b", "d"):
+                nursery.start_soon(make, name)
+        assert sorted(refused) == ["b", "taken"]
+        assert links(harness) == {"a/v", "b/v", "c/v", "d/v"}
+        assert len(harness.data_files()) == 4
+
+    async def test_a_disk_whose_file_is_missing_can_be_rolled_back_or_destroyed(
+        self, harness: DirectoryHarness, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        await crashing.prepare(harness.pool)
+        lost = Path(os.path.realpath(harness.pool.device("g/disk")))
+        await harness.pool.close()
+        lost.unlink()
+        await harness.reopen()
+        assert f"data file {lost.name} is missing" in caplog.text
+        await crashing.rollback(harness.pool)
+        assert read(harness.pool, "g/disk", MIB) == crashing.OLD
+        os.unlink(os.path.realpath(harness.pool.device("g/disk")))
+        await crashing.destroy(harness.pool)
+        assert await listed(harness.pool) == ["", "image", "image@s"]
 
 
 _LIMITED = """

@@ -1,6 +1,7 @@
 """The directory driver against the conformance suite, on xfs and btrfs; and on a disk that is full."""
 
 import os
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -8,8 +9,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from imagestore.errors import InUse, NoSpace
+from imagestore.errors import InUse, NoSpace, PoolError
 from imagestore.pools.base import NewClone, PoolDriver
+from imagestore.pools.directory import open_directory_pool
 from tests.pools import conformance
 from tests.pools.directories import DirectoryHarness, loop_mount, open_harness
 from tests.pools.harness import (
@@ -168,3 +170,17 @@ async def test_a_snapshot_of_an_open_disk_counts_what_changed(harness: Directory
     (copy,) = await pool.create([NewClone(name="c", origin=second.target, tags=DISK)])
     write(pool, "c", b"z" * MIB, offset=32 * MIB)
     assert (await snapshot(pool, copy, "s")).written == MIB
+
+
+async def test_a_read_only_file_system_is_refused_in_one_line(tmp_path: Path) -> None:
+    with loop_mount(tmp_path, "ext4", 64 * MIB) as mounted:
+        harness = await open_harness(mounted / "tank")
+        await harness.pool.close()
+        subprocess.run(["mount", "-o", "remount,ro", str(mounted)], check=True)
+        for name, create in (("tank", False), ("tank", True), ("other", True)):
+            with pytest.raises(
+                PoolError, match="opening the pool failed: Read-only file system: "
+            ) as refusal:
+                await open_directory_pool(str(mounted / name), create=create)
+            assert "\n" not in str(refusal.value)
+            assert refusal.value.detail == "the file system is mounted read-only"

@@ -1,0 +1,143 @@
+"""What the texts of ``zfs`` and ``zpool`` mean: the one place where they are read.
+
+The commands have no other error codes than their texts.  Those matched here
+were recorded off OpenZFS 2.1.11 (``tests/pools/zfs_texts.jsonl``), in the C
+locale.  A text that is not known becomes a ``PoolError`` that quotes it.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+
+from imagestore.errors import (
+    AlreadyExists,
+    Blocked,
+    ImageStoreError,
+    InUse,
+    InvalidArgument,
+    NoSpace,
+    NotFound,
+    NotValid,
+    PoolError,
+    StreamError,
+)
+
+Made = Callable[[str, str, str], ImageStoreError]
+"""Makes the error from the dataset that the text names (relative), the pool, and the text."""
+
+NOTHING_OVERRIDES = "stop the process; on ZFS nothing overrides a volume that is open"
+
+
+def failure(words: Sequence[str], complaint: str, pool: str) -> ImageStoreError:
+    """The error for a command that failed with ``complaint`` on stderr; ``words`` are its arguments."""
+    text = " ".join(line.strip() for line in complaint.splitlines() if line.strip())
+    for pattern, make in _MEANINGS:
+        match = pattern.search(text)
+        if match is not None:
+            named = match.groupdict().get("name") or _first_name(text)
+            return make(relative(named, pool), pool, text)
+    command = " ".join(words[:2])
+    return PoolError(f"{command} failed: {text or 'it said nothing'}"[:600])
+
+
+def relative(name: str, pool: str) -> str:
+    """The name without the pool in front."""
+    if name == pool:
+        return ""
+    if name.startswith((f"{pool}/", f"{pool}@")):
+        return name[len(pool) :].lstrip("/")
+    return name
+
+
+def _first_name(text: str) -> str:
+    match = re.search(r"'([^']+)'", text)
+    return match.group(1) if match else ""
+
+
+def in_use(name: str, users: Sequence[str]) -> InUse:
+    """``users`` are of the form ``pid 4242 qemu-system-x86``; may be empty."""
+    error = InUse.by(name, users)
+    error.detail = NOTHING_OVERRIDES
+    return error
+
+
+def _suspended(_name: str, pool: str, _text: str) -> ImageStoreError:
+    return PoolError(
+        f"pool {pool} is suspended: its disks do not answer",
+        detail=f"see zpool status {pool}; when the disks are back: zpool clear {pool}",
+    )
+
+
+def _missing_pool(_name: str, pool: str, _text: str) -> ImageStoreError:
+    return PoolError(
+        f"there is no pool {pool}",
+        detail=f"zpool list shows those there are; one that was exported: zpool import {pool}",
+    )
+
+
+def _no_rights(_name: str, pool: str, text: str) -> ImageStoreError:
+    return PoolError(
+        f"not permitted: {text}",
+        detail=f"run the store as root, or grant its user what is missing: zfs allow USER "
+        f"create,clone,snapshot,destroy,rollback,rename,send,receive,mount,hold,userprop {pool}",
+    )
+
+
+def _not_loaded(_name: str, _pool: str, _text: str) -> ImageStoreError:
+    return PoolError(
+        "OpenZFS is installed, but its kernel module is not loaded",
+        detail="load it: modprobe zfs (Debian: apt-get install zfs-dkms and the kernel's headers build it)",
+    )
+
+
+def _quoted(kind: type[ImageStoreError]) -> Made:
+    return lambda _name, _pool, text: kind(detail=text)
+
+
+_MEANINGS: tuple[tuple[re.Pattern[str], Made], ...] = tuple(
+    (re.compile(pattern), make)
+    for pattern, make in (
+        (r"pool I/O is currently suspended", _suspended),
+        (r"(ZFS|zfs) modules? (cannot be auto-loaded|are not loaded|is not loaded)", _not_loaded),
+        (r"no such pool", _missing_pool),
+        (r"permission denied|[Oo]peration not permitted", _no_rights),
+        (
+            r"out of space|No space left on device|dataset quota exceeded|Disk quota exceeded|"
+            r"size is greater than available space|exceeds? (the )?quota|reservation exceeds",
+            lambda name, _pool, text: NoSpace(detail=text),
+        ),
+        (
+            r"'(?P<name>[^']+)'.*(dataset already exists|destination '[^']*' exists)|already exists",
+            lambda name, _pool, text: AlreadyExists.named(name, detail=text),
+        ),
+        (r"dataset is busy|Device or resource busy|pool or dataset is busy", lambda n, _p, _t: in_use(n, ())),
+        (
+            r"parent is not a filesystem|parent of this dataset is not|not a (volume or )?filesystem",
+            _quoted(NotValid),
+        ),
+        (
+            r"dataset does not exist|no such (dataset|parent)|parent does not exist|could not find any snapshots",
+            _quoted(NotFound),
+        ),
+        (
+            r"invalid (dataset|snapshot|character)|name is too long|missing dataset name|bad numeric value|"
+            r"must be a multiple|must be power of 2|is too large|operation not applicable to datasets",
+            _quoted(InvalidArgument),
+        ),
+        (
+            r"invalid stream|invalid backup stream|incomplete stream|checksum mismatch|"
+            r"bad magic number|stream has unsupported feature",
+            lambda _name, _pool, text: StreamError(f"zfs receive refused the stream: {text}"),
+        ),
+        (
+            r"has (children|dependent clones)|filesystem has children",
+            lambda _name, _pool, text: Blocked(text),
+        ),
+        (
+            r"encryption root|key (is )?not loaded|[Kk]ey must be loaded",
+            lambda name, _pool, text: PoolError(
+                f"{name or 'a dataset'} is encrypted and its key is not loaded",
+                detail=f"zfs load-key {_first_name(text)}",
+            ),
+        ),
+    )
+)

@@ -1,0 +1,43 @@
+"""Who has a file open for writing, and keeping others from opening it."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from imagestore.errors import InUse
+from imagestore.pools.inuse import Leases, is_open_for_writing, writers
+from tests.pools.harness import opened_for_writing
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> str:
+    (tmp_path / "disk").write_bytes(bytes(512))
+    return str(tmp_path / "disk")
+
+
+def test_a_writer_is_seen_and_named_and_a_reader_is_not(disk: str) -> None:
+    with open(disk, "rb"):
+        assert not is_open_for_writing(disk)
+        assert writers(disk) == []
+        with opened_for_writing(disk) as writer:
+            assert is_open_for_writing(disk)
+            (name,) = writers(disk)
+            assert name.split()[:2] == ["pid", str(writer.pid)]
+            leases = Leases()
+            assert not leases.take(disk)
+    assert not is_open_for_writing(disk)
+
+
+def test_a_lease_keeps_writers_out_until_it_is_released(disk: str) -> None:
+    leases = Leases()
+    assert leases.take(disk)
+    with open(disk, "rb"):
+        leases.check_intact(["disk"])
+    # O_NONBLOCK fails where another open would wait, and asks for the lease back all the same.
+    with pytest.raises(BlockingIOError):
+        os.open(disk, os.O_RDWR | os.O_NONBLOCK)
+    with pytest.raises(InUse, match="dataset is in use: disk"):
+        leases.check_intact(["disk"])
+    leases.release()
+    os.close(os.open(disk, os.O_RDWR | os.O_NONBLOCK))
