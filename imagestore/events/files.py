@@ -14,7 +14,9 @@ class Files(Protocol):
     """The system calls.  Paths are text, descriptors are numbers, lengths are bytes."""
 
     def list(self, directory: str) -> list[str]: ...
-    def make_directory(self, directory: str) -> None: ...
+    def make_directory(self, directory: str) -> None:
+        """Make it, and what is missing above it, durably; no error if it is there."""
+
     def exists(self, path: str) -> bool: ...
     def open(self, path: str, flags: int) -> int: ...
     def close(self, descriptor: int) -> None: ...
@@ -43,7 +45,12 @@ class SystemFiles:
         return os.listdir(directory)
 
     def make_directory(self, directory: str) -> None:
-        os.makedirs(directory, mode=0o700, exist_ok=True)
+        if os.path.lexists(directory):
+            return
+        parent = os.path.dirname(os.path.abspath(directory))
+        self.make_directory(parent)
+        os.mkdir(directory, 0o700)
+        self.sync_directory(parent)
 
     def exists(self, path: str) -> bool:
         return os.path.lexists(path)

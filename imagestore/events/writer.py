@@ -256,13 +256,19 @@ class Journal:
             taken.append(ready)
             size += 512 * len(ready.entries)
         self._room.unpark(count=len(taken))
-        requests = prepare(taken, self.state, self._end.cursor, self._stamp)
+        try:
+            requests = prepare(taken, self.state, self._end.cursor, self._stamp)
+        except BaseException as bug:
+            for request in taken:
+                if request.stage != "done":
+                    request.end(RuntimeError(f"nothing was written: {bug!r}"))
+            raise
         if requests:
             self._submit(requests)
-        elif not self._queue:
-            self._quiet.unpark_all()
-        else:
+        elif self._queue:
             self._begin()
+        else:
+            self._quiet.unpark_all()
 
     def _submit(self, requests: Sequence[Request]) -> None:
         self._under_way = compose(requests, self._end, self._settings.segment_bytes)

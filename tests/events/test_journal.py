@@ -117,6 +117,41 @@ async def test_a_batch_that_does_not_follow_is_refused_alone_and_never_written()
     assert {event.operation for event in ours(recover(disk))} == {"1", "2", "3"}
 
 
+async def test_a_bug_before_the_write_fails_those_appends_alone_and_nobody_hangs() -> None:
+    disk = MemoryDisk()
+    broken = False
+
+    def clock() -> int:
+        if broken:
+            raise ZeroDivisionError
+        return 1
+
+    outcomes: list[str] = []
+    settings = JournalSettings(segment_bytes=4096, threads=False)
+    async with open_journal("/journal", now_ns=clock, files=disk, settings=settings) as journal:
+
+        async def caller(number: int) -> None:
+            try:
+                await journal.append([started(str(number))])
+            except (ZeroDivisionError, RuntimeError) as error:
+                outcomes.append(type(error).__name__)
+
+        broken = True
+        with trio.fail_after(30):
+            await caller(1)
+        broken = False
+        await caller(2)
+        assert outcomes == ["ZeroDivisionError"]
+        assert list(journal.state.operations) == ["2"]
+
+
+async def test_a_new_directory_is_made_with_all_that_is_missing_above_it(tmp_path: Path) -> None:
+    directory = tmp_path / "a" / "b" / "journal"
+    async with open_journal(str(directory), settings=REAL) as journal:
+        assert journal.directory == str(directory)
+    assert directory.stat().st_mode & 0o777 == 0o700
+
+
 async def test_an_append_over_the_maximum_is_rejected() -> None:
     disk = MemoryDisk()
     async with opened(disk) as journal:
