@@ -30,7 +30,7 @@ from imagestore.pools.base import Dataset, Receiver, Tags
 
 _log = logging.getLogger(__name__)
 
-RESERVE_STEP_BYTES = 256 << 20
+RESERVE_STEP_BYTES = 8 << 20
 """A fetch reserves this much ahead of what has come: nobody knows how much an image unpacks to."""
 
 
