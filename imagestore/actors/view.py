@@ -98,7 +98,7 @@ class View:
         """Take over what the pool said between :meth:`begin_refresh` and now, but for touched names."""
         touched = self._touched if self._touched is not None else set()
         self._touched = None
-        if not touched:
+        if not self._rows:
             self._replace_all(rows)
             return
         fresh = {row.name: row for row in rows}

@@ -5,7 +5,8 @@ view.  Everybody else reads the view and sends messages.  Its mailbox is never
 blocked by work: each message that takes time is served by a task of its own.
 
 Promises: an own change is in the view before its reply; a foreign one within
-``refresh_seconds``.  It never asks another actor.
+``refresh_seconds``, on a pool so large that reading it takes longer within ten
+times as long as that.  It never asks another actor.
 """
 
 import contextlib
@@ -23,6 +24,9 @@ from imagestore.actors.ledger import Ledger
 from imagestore.actors.view import View
 from imagestore.errors import DeadlineExceeded, ImageStoreError, NotFound
 from imagestore.pools.base import Creation, Dataset, PoolDriver, Space, Tags, Target
+
+REST_FACTOR = 10
+"""After a refresh of the view, ten times as long without one: a huge pool costs a tenth at most."""
 
 # --- what the driver can be told ---------------------------------------------
 
@@ -239,11 +243,14 @@ class ZpoolActor:
         self._generation = generation
 
     async def _keep_fresh(self, scope: trio.CancelScope) -> None:
+        took = 0.0
         with scope:
             while True:
-                await trio.sleep(self._refresh_seconds)
+                await trio.sleep(max(self._refresh_seconds, took * REST_FACTOR))
+                began = trio.current_time()
                 if await self.driver.generation() != self._generation:
                     await self.refresh()
+                took = trio.current_time() - began
 
     # -- what other actors call ---------------------------------------------------
 

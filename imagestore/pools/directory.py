@@ -166,7 +166,7 @@ class DirectoryPool:
         return await ground.look("looking up a dataset", lambda: ground.measure(ground.existing(name)))
 
     async def generation(self) -> int:
-        version = await self._ground.scan("looking at the catalog", self._ground.opened.scanner.version)
+        version = await self._ground.scan("looking at the catalog", self._ground.opened.writer.version)
         if version != self._version or await self._ground.look("measuring volumes", self._measure_next):
             self._version = version
             self._generation += 1

@@ -266,6 +266,17 @@ class TestContent:
         assert max(taken.referenced, copy.referenced) < 2 * MIB
         assert read(harness.pool, "c", MIB, offset=40 * MIB) == b"x" * MIB
 
+    async def test_a_change_by_another_hand_is_seen_and_an_own_one_need_not_be(
+        self, harness: DirectoryHarness
+    ) -> None:
+        seen = await harness.pool.generation()
+        await volume(harness.pool, "v")
+        assert await harness.pool.generation() == seen
+        with sqlite3.connect(harness.path / ".imagestore" / "catalog.sqlite") as another:
+            another.execute("CREATE TABLE of_another_hand (x)")
+        another.close()
+        assert await harness.pool.generation() != seen
+
     async def test_the_list_learns_what_was_written(self, harness: DirectoryHarness) -> None:
         await volume(harness.pool, "v", size=64 * MIB)
         seen = await harness.pool.generation()
