@@ -1,11 +1,12 @@
 """Builds send streams record by record, right or wrong, independently of the writer.
 
-Its Fletcher-4 is the definition, word by word, and its layouts are written
+Its Fletcher-4 is the definition, four running sums, and its layouts are written
 out here again, so that a mistake in ``imagestore.streams`` is not repeated.
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
 
 from imagestore.streams.snapshot import SnapshotInfo
 
@@ -23,13 +24,14 @@ Record = tuple[bytes, bytes]
 
 
 def fletcher4(state: tuple[int, int, int, int], data: bytes) -> tuple[int, int, int, int]:
-    a, b, c, d = state
-    for (word,) in struct.iter_unpack("<I", data):
-        a += word
-        b += a
-        c += b
-        d += c
-    return a & MASK, b & MASK, c & MASK, d & MASK
+    sums: Iterable[int] = struct.unpack(f"<{len(data) // 4}I", data)
+    after = []
+    for start in state:
+        sums = list(accumulate(sums, initial=start))
+        after.append(sums[-1] & MASK)
+        del sums[0]
+    a, b, c, d = after
+    return a, b, c, d
 
 
 def _header(kind: int, *fields: tuple[int, str, int | bytes], payload_bytes: int = 0) -> bytes:
