@@ -91,10 +91,10 @@ class End(Struct, frozen=True, kw_only=True):
 
 def is_essential(entries: Sequence[Entry]) -> bool:
     """Whether a batch may spend the reserve: everything but the start of work that takes space."""
-    return not any(
-        isinstance(entry.event, OperationStarted) and not isinstance(entry.event.intent, DestroyIntent)
-        for entry in entries
-    )
+    for entry in entries:
+        if isinstance(entry.event, OperationStarted) and not isinstance(entry.event.intent, DestroyIntent):
+            return False
+    return True
 
 
 def prepare(requests: Iterable[Request], state: State, cursor: Cursor, stamp: Stamp) -> list[Request]:
