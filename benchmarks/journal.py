@@ -219,7 +219,7 @@ def appends_row(callers: int) -> Row:
             against=statistics.median(against),
             against_name="write + fdatasync",
             target=0.9,
-            note="bounded by the two thread switches of a flush that must not block trio's thread",
+            note="a bare hop to a thread and back, so that trio never blocks, doubles the time of the flush",
         )
     return Row(
         name=f"durable appends, {callers} callers",
