@@ -41,12 +41,15 @@ async def recover(operations: Operations, fetcher: Fetcher) -> None:
     for record in list(operations.state.operations.values()):
         await _settle(record, operations, fetcher)
         operations.trace("recovery-settled")
-    await operations.zpool.refresh()
+    await _record_drift(operations)
+    await _make_roots(operations)
+
+
+async def _record_drift(operations: Operations) -> None:
     events = drift(operations.state, by_identity(operations.zpool.view))
     if events:
         _log.warning("%d datasets of ours were renamed or destroyed by someone", len(events))
         await operations.record("", events, principal=PRINCIPAL)
-    await _make_roots(operations)
 
 
 async def _destroy_staging(operations: Operations) -> None:
