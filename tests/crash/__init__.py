@@ -1,0 +1,1 @@
+"""Crash tests: a real store, killed at random moments under load, and at every named point of a change."""
