@@ -18,6 +18,7 @@ from msgspec import Struct
 from imagestore.streams import files, records
 from imagestore.streams.decompress import unpack
 from imagestore.streams.snapshot import SnapshotInfo
+from imagestore.streams.syncahead import SyncAhead
 
 if TYPE_CHECKING:
     from imagestore.streams.checker import Verified
@@ -60,7 +61,7 @@ class StreamApplier:
         self._pending: list[memoryview] = []
         self._pending_at = 0
         self._pending_end = 0
-        self._unsynced_at = 0
+        self._ahead = SyncAhead(fd)
 
     @property
     def snapshots(self) -> tuple[SnapshotInfo, ...]:
@@ -92,6 +93,7 @@ class StreamApplier:
         """
         for verified in self._checker.finish():
             self._apply(verified)
+        self._ahead.finish()
         return AppliedStream(snapshots=self.snapshots)
 
     def _apply(self, verified: "Verified") -> None:
@@ -155,15 +157,8 @@ class StreamApplier:
         if self._pending:
             files.write_all(self._fd, self._pending_at, self._pending)
             self._pending.clear()
-            self._start_writeback()
+            self._ahead.wrote(self._pending_end - self._pending_at)
             self._size = max(self._size, self._pending_end)
-
-    def _start_writeback(self) -> None:
-        """Blocks ascend, so what lies between two marks is what was written since the first."""
-        if not self._unsynced_at <= self._pending_end < self._unsynced_at + files.WRITEBACK_BYTES:
-            start = min(self._unsynced_at, self._pending_at)
-            files.start_writeback(self._fd, start, self._pending_end - start)
-            self._unsynced_at = self._pending_end
 
     def _end_snapshot(self, snapshot: SnapshotInfo) -> None:
         files.set_size(self._fd, snapshot.volsize)

@@ -19,14 +19,8 @@ _ZEROS: Final = bytes(64 << 10)
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2
 _UNSUPPORTED: Final = {errno.EOPNOTSUPP, errno.ENOSYS}
 
-WRITEBACK_BYTES: Final = 16 << 20
-"""After so many bytes written the disk is set to work on them."""
-
-_SYNC_FILE_RANGE_WRITE = 2
-
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
-_libc.sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
 
 
 def write_all(fd: int, offset: int, buffers: list[memoryview]) -> None:
@@ -67,14 +61,6 @@ def _translated(error: OSError, offset: int) -> Exception:
     if error.errno in {errno.EFBIG, errno.EINVAL, errno.EOVERFLOW}:
         return StreamError(f"the volume reaches to byte {offset}, beyond what a file can hold here")
     return error
-
-
-def start_writeback(fd: int, offset: int, length: int) -> None:
-    """Set the disk to work on what was written there, so that the fsync to come finds less to wait for.
-
-    Only advice: errors are left to that fsync.
-    """
-    _libc.sync_file_range(fd, offset, length, _SYNC_FILE_RANGE_WRITE)
 
 
 def punch_hole(fd: int, offset: int, length: int) -> None:

@@ -18,6 +18,7 @@ from imagestore.errors import InvalidArgument
 from imagestore.streams import files
 from imagestore.streams.landing import landing, opened
 from imagestore.streams.snapshot import SnapshotInfo
+from imagestore.streams.syncahead import SyncAhead
 from imagestore.streams.writer import Compression, write_stream
 
 DEFAULT_BLOCK_BYTES: Final = 16 << 10
@@ -96,11 +97,11 @@ def content_guid(fd: int, size: int) -> int:
 
 
 def _write(target: int, pieces: Iterator[memoryview], progress: Callable[[int], None]) -> None:
-    written = started = 0
+    written = 0
+    ahead = SyncAhead(target)
     for piece in pieces:
         files.write_all(target, written, [piece])
         written += len(piece)
-        if written - started >= files.WRITEBACK_BYTES:
-            files.start_writeback(target, started, written - started)
-            started = written
+        ahead.wrote(len(piece))
         progress(written)
+    ahead.finish()
