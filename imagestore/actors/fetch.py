@@ -17,7 +17,7 @@ from msgspec import Struct
 from imagestore import names
 from imagestore.actors.base import Reply
 from imagestore.actors.claims import Claim
-from imagestore.actors.decisions import Plan
+from imagestore.actors.decisions import Plan, complete_image
 from imagestore.actors.effects import RAW_SNAPSHOT, image_facts
 from imagestore.actors.imageservice import ImageAddress
 from imagestore.actors.operation import Operations
@@ -50,13 +50,23 @@ class Fetch(Struct, kw_only=True, eq=False):
         self.progress = Progress(done_bytes=done, total_bytes=total)
 
 
-async def accept(fetch: Fetch, operations: Operations) -> None:
-    """Make the intent durable. Nothing happened if this raises."""
-    intent = FetchIntent(image=fetch.image, staging=names.staging(fetch.operation), type=fetch.type)
-    plan = Plan(method="RequestImage", subject=names.image(fetch.image), intent=intent)
-    requested = ImageRequested(image=fetch.image, type=fetch.type)
-    await operations.begin(fetch.operation, plan, principal=fetch.principal, with_it=[requested])
+async def accept(fetch: Fetch, operations: Operations) -> bool:
+    """Make the intent durable. False: the image is there after all. Nothing happened if this raises.
+
+    The claim lets a deletion of the image that is under way end first: its
+    datasets go before the journal says so, and in between the image looks as
+    if it were free.
+    """
+    name = names.image(fetch.image)
+    async with operations.zpool.claimed(fetch.operation, Claim(exclusive=(name,))):
+        if complete_image(fetch.image, operations.state, operations.zpool.view) is not None:
+            return False
+        intent = FetchIntent(image=fetch.image, staging=names.staging(fetch.operation), type=fetch.type)
+        plan = Plan(method="RequestImage", subject=name, intent=intent)
+        requested = ImageRequested(image=fetch.image, type=fetch.type)
+        await operations.begin(fetch.operation, plan, principal=fetch.principal, with_it=[requested])
     operations.trace("fetch-accepted")
+    return True
 
 
 async def carry_out(

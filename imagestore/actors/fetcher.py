@@ -138,10 +138,9 @@ class Fetcher:
         """A fetch from its acceptance to its outcome; tells its waiters."""
         outcome: ImageStoreError | None = Stopping()
         try:
-            if not accepted:
-                await accept(fetch, self._operations)
-            async with self._workers:
-                await carry_out(fetch, self._operations, service=self._service, settings=self._settings)
+            if accepted or await accept(fetch, self._operations):
+                async with self._workers:
+                    await carry_out(fetch, self._operations, service=self._service, settings=self._settings)
             outcome = None
         except ImageStoreError as error:
             outcome = error

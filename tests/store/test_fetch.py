@@ -1,18 +1,26 @@
 """The fetch queue over a real pool and a real, misbehaving image service."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 import trio
+import trio.testing
 
 from imagestore.config import Config
 from imagestore.errors import Blocked, ContentRefused, FetchFailed, FetchUnreachable, Stopping
 from imagestore.errors import TemporarilyUnavailable as Busy
 from imagestore.events import reader
-from imagestore.events.catalogue import Event, OperationFinished, OperationResumed, OperationStarted
+from imagestore.events.catalogue import (
+    Event,
+    ImageDeleted,
+    ImageRequested,
+    OperationFinished,
+    OperationResumed,
+    OperationStarted,
+)
 from imagestore.model import Image, ImageRequest, SnapshotRequest, VolumeRequest
-from imagestore.pools.base import NewVolume, Tags
+from imagestore.pools.base import NewVolume, Tags, Target
 from imagestore.store import Store
 from tests.imageservice import ImageService, Script, answer, head, status, truncated
 from tests.store.conftest import MIB, Run, raw_image
@@ -201,6 +209,34 @@ async def test_an_image_being_fetched_is_not_deleted_and_not_listed_as_a_volume(
         await store.create_snapshot(SnapshotRequest(id="images", dest="s", recursive=True))
         gate.open.set()
     assert (await image(store)).status == "complete"
+
+
+async def test_an_image_asked_for_while_it_is_being_deleted_is_fetched_after_that(
+    store: Store,
+    service: ImageService,
+    config: Config,
+    nursery: trio.Nursery,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    service.download("deb", answer(raw_image()))
+    await store.request_image(DEB)
+    zpool = store._running().zpool
+    destroy = zpool.driver.destroy
+
+    async def destroy_and_be_asked(targets: Sequence[Target], *, force: bool = False) -> None:
+        """Its datasets are gone, seen to be gone, and the journal does not say so yet."""
+        await destroy(targets, force=force)
+        zpool.view.remove(target.name for target in targets)
+        nursery.start_soon(store.request_image, DEB)
+        await trio.testing.wait_all_tasks_blocked()
+
+    monkeypatch.setattr(zpool.driver, "destroy", destroy_and_be_asked)
+    await store.delete_image(DEB)
+    await store.request_image(DEB)
+    assert (await image(store)).status == "complete"
+    told = [type(event) for event in events(config) if isinstance(event, ImageRequested | ImageDeleted)]
+    assert told == [ImageRequested, ImageDeleted, ImageRequested]
+    assert reader.replay(config.journal).images["deb"].status == "complete"
 
 
 async def test_images_are_listed_in_the_order_of_first_request(store: Store, service: ImageService) -> None:
