@@ -19,7 +19,7 @@ from imagestore.streams.content import Decoder
 from imagestore.streams.guard import ReceiveGuard
 from tests.streams import building as b
 from tests.streams.building import BASE, BLOCK, Record
-from tests.streams.test_decompress import lz4_payload, lzjb_payload, zstd_payload
+from tests.streams.packing import lz4_payload, lzjb_payload, zstd_payload
 
 EXPECTED = (ContentRefused, NoSpace)
 """StreamError is a ContentRefused."""
