@@ -41,11 +41,11 @@ async def resize(ground: Ground, volume: Target, size: int) -> Dataset:
         with trio.CancelScope(shield=True):
             await ground.change(lambda step: step.catalog.set_resize(step.catalog.require(volume), size))
             await ground.work("resizing a volume", partial(_finish, ground, volume, size, leases))
-    return await ground.look("measuring a volume", lambda: ground.measure(ground.lookup.require(volume)))
+    return await ground.look("measuring a volume", lambda: ground.measure(ground.catalog.require(volume)))
 
 
 def _check_resize(ground: Ground, volume: Target, size: int, leases: Leases) -> None:
-    entry = ground.lookup.require(volume)
+    entry = ground.catalog.require(volume)
     if entry.dataset.kind != "volume":
         raise NotVolume(detail=volume.name)
     if size < entry.dataset.volsize:
@@ -56,8 +56,8 @@ def _finish(ground: Ground, volume: Target, size: int, leases: Leases) -> None:
     ground.checkpoint("resize noted")
     # Our own lease would make our own truncate wait.
     leases.release()
-    with ground.opened.writer.lock:
-        finish_resize(ground.opened, ground.opened.writer.require(volume), size)
+    with ground.catalog.lock:
+        finish_resize(ground.opened, ground.catalog.require(volume), size)
 
 
 async def tag(ground: Ground, target: Target, tags: Tags) -> Dataset:

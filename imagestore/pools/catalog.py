@@ -5,9 +5,15 @@ row here; a data file without a row is rubbish, a link without a row is stale.
 The catalog knows names, identities and tags, and which data file holds a
 dataset's bytes; it never touches a data file.
 
-A :class:`Catalog` is one connection.  It may be used from any thread, by one
-at a time (``lock``).  The database is in WAL mode with ``synchronous=FULL``:
-a transaction that committed survives power loss.
+A :class:`Catalog` is the one connection there is: while it is open no other
+process can read or write the file, and threads take turns (``lock``), so that
+who holds the lock sees one instant.  The database is in WAL mode with
+``synchronous=FULL``: a transaction that committed survives power loss.
+
+No part of it is ever mapped into memory.  A store to a mapped page that a full
+or failing disk cannot take is a SIGBUS, which ends the process; a write is an
+error that can be told.  SQLite maps the index of a WAL (the ``-shm`` file)
+unless one connection has the database to itself, and then keeps it on the heap.
 
 On disk: ``user_version`` is the format.  Guids are unsigned 64-bit integers,
 stored as SQLite's signed ones in two's complement.  ``createtxg`` comes from
@@ -20,7 +26,6 @@ than that of its snapshots, so ``ORDER BY dataset, createtxg`` is the order of
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -29,6 +34,12 @@ from imagestore.errors import NotFound, PoolError
 from imagestore.pools.base import NO_TAGS, Dataset, Kind, Mark, Tags, Target
 
 FORMAT = 1
+
+_BUSY_TIMEOUT_MS = 10_000
+"""How long opening waits for a program that has the file open."""
+
+_PAGE_ROWS = 256
+"""What a listing reads in one go: a few milliseconds in which nothing can be committed."""
 
 _SCHEMA = """
 CREATE TABLE dataset (
@@ -72,10 +83,34 @@ _COLUMNS = (
     "baseline, block_size, tag_op, tag_kind, tag_image, tag_sha256, tag_guest, tag_disk, tag_last"
 )
 _INSERT = f"INSERT INTO dataset ({_COLUMNS}) VALUES ({', '.join('?' * 20)})"  # noqa: S608 (constants)
-_SELECT = f"SELECT {_COLUMNS} FROM dataset"  # noqa: S608 (constants)
+_ORIGIN_NAME = (
+    "(SELECT source.dataset || '@' || source.snapshot FROM dataset AS source "
+    "WHERE source.createtxg = dataset.origin)"
+)
+_SELECT = f"SELECT {_COLUMNS}, {_ORIGIN_NAME} FROM dataset"  # noqa: S608 (constants)
 
 _Row = tuple[
-    int, str, str, Kind, int, int, int, int, int, int | None, str, int, int, str, str, str, str, str, str, str
+    int,
+    str,
+    str,
+    Kind,
+    int,
+    int,
+    int,
+    int,
+    int,
+    int | None,
+    str,
+    int,
+    int,
+    str,
+    str,
+    str,
+    str,
+    str,
+    str,
+    str,
+    str | None,
 ]
 
 
@@ -97,32 +132,35 @@ class Entry(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Catalog:
-    """One connection to the catalog.  Raises sqlite3.Error where SQLite fails."""
+    """The connection to the catalog.  Raises sqlite3.Error where SQLite fails.
+
+    Hold ``lock`` over what is to be read of one instant, and from ``begin`` to
+    ``commit`` or ``roll_back``.
+    """
 
     def __init__(self, path: str) -> None:
+        """Open the catalog at ``path``. Raises PoolError if it is not of this version's format."""
         self.lock = threading.RLock()
-        self._connection = sqlite3.connect(
-            f"file:{_uri_path(path)}?mode=rw", uri=True, isolation_level=None, check_same_thread=False
-        )
-        self._connection.execute("PRAGMA busy_timeout = 10000")
-        self._connection.execute("PRAGMA synchronous = FULL")
-        self._version_seen = 0
+        self._connection = _connect(path, "rw")
+        try:
+            self._check_format(path)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _check_format(self, path: str) -> None:
+        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        if version != FORMAT:
+            raise PoolError(
+                f"the pool's catalog has format {version}, this imagestore reads format {FORMAT}",
+                detail=f"{path} was left untouched; use the imagestore that wrote it, or a newer one",
+            )
 
     def close(self) -> None:
         with self.lock:
             self._connection.close()
 
     # -- transactions ---------------------------------------------------------
-
-    @contextmanager
-    def reading(self) -> Iterator[None]:
-        """Everything read inside is of one instant."""
-        with self.lock:
-            self._connection.execute("BEGIN")
-            try:
-                yield
-            finally:
-                self._connection.execute("COMMIT")
 
     def begin(self) -> None:
         self._connection.execute("BEGIN IMMEDIATE")
@@ -148,12 +186,6 @@ class Catalog:
     def roll_back_to_savepoint(self) -> None:
         self._connection.execute("ROLLBACK TO change")
         self._connection.execute("RELEASE change")
-
-    def version(self) -> int:
-        """A number that changes when another connection, of any process, has committed."""
-        with self.lock:
-            row: tuple[int] = self._connection.execute("PRAGMA data_version").fetchone()
-            return row[0]
 
     # -- looking --------------------------------------------------------------
 
@@ -201,11 +233,25 @@ class Catalog:
             ).fetchall()
         return [(found, size) for txg, size in rows if (found := self.by_txg(txg)) is not None]
 
-    def all(self) -> list[Dataset]:
-        """Every dataset, in the order of ``zfs list``, as of one instant."""
-        with self.reading():
-            origins = self._origin_names()
-            return list(_datasets(self._rows("ORDER BY dataset, createtxg"), origins))
+    def all(self) -> Iterator[Dataset]:
+        """Every dataset, in the order of ``zfs list``.
+
+        They are read a page at a time, and the lock is free in between: a
+        change that is committed meanwhile may be seen in part, as with
+        ``zfs list``.
+        """
+        return _datasets(self._pages())
+
+    def _pages(self) -> Iterator[_Row]:
+        last: tuple[str, int] = ("", 0)
+        while True:
+            page = self._rows(
+                f"WHERE (dataset, createtxg) > (?, ?) ORDER BY dataset, createtxg LIMIT {_PAGE_ROWS}", last
+            )
+            yield from page
+            if len(page) < _PAGE_ROWS:
+                return
+            last = (page[-1][1], page[-1][0])
 
     def files(self) -> set[str]:
         """The names of all data files in use."""
@@ -303,29 +349,16 @@ class Catalog:
 
     # -- rows -------------------------------------------------------------------
 
-    def _rows(self, clause: str, parameters: Sequence[str | int] = ()) -> Iterator[_Row]:
-        return iter(self._connection.execute(f"{_SELECT} {clause}", parameters))
+    def _rows(self, clause: str, parameters: Sequence[str | int]) -> list[_Row]:
+        with self.lock:
+            return self._connection.execute(f"{_SELECT} {clause}", parameters).fetchall()
 
     def _select(self, clause: str, parameters: Sequence[str | int]) -> list[Entry]:
-        with self.lock:
-            return [self._entry(row) for row in self._rows(clause, parameters)]
-
-    def _entry(self, row: _Row) -> Entry:
-        origins: dict[int, str] = {}
-        if row[9] is not None:
-            names = self._connection.execute(
-                "SELECT dataset || '@' || snapshot FROM dataset WHERE createtxg = ?", (row[9],)
-            ).fetchone()
-            origins[row[9]] = names[0] if names else ""
-        (dataset,) = _datasets([row], origins)
-        return Entry(dataset=dataset, file=row[10], origin_txg=row[9], baseline=row[11], block_size=row[12])
-
-    def _origin_names(self) -> dict[int, str]:
-        rows: list[tuple[int, str]] = self._connection.execute(
-            "SELECT createtxg, dataset || '@' || snapshot FROM dataset WHERE createtxg IN "
-            "(SELECT origin FROM dataset WHERE origin IS NOT NULL)"
-        ).fetchall()
-        return dict(rows)
+        rows = self._rows(clause, parameters)
+        return [
+            Entry(dataset=dataset, file=row[10], origin_txg=row[9], baseline=row[11], block_size=row[12])
+            for row, dataset in zip(rows, _datasets(rows), strict=True)
+        ]
 
 
 def create_catalog(path: str) -> None:
@@ -333,37 +366,39 @@ def create_catalog(path: str) -> None:
 
     Raises sqlite3.Error.
     """
-    connection = sqlite3.connect(path, isolation_level=None)
+    connection = _connect(path, "rwc")
     try:
         connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
         connection.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version = {FORMAT};COMMIT;")
     finally:
         connection.close()
 
 
-def check_format(path: str) -> None:
-    """Raises PoolError if the catalog at ``path`` is not of this version's format."""
-    connection = sqlite3.connect(f"file:{_uri_path(path)}?mode=rw", uri=True)
+def _connect(path: str, mode: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        f"file:{_uri_path(path)}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False
+    )
     try:
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-    finally:
+        connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
+        # Before anything is read: the first look at a WAL decides where its index is kept.
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        connection.execute("PRAGMA mmap_size = 0")
+        connection.execute("PRAGMA synchronous = FULL")
+    except BaseException:
+        # One that is left open keeps its lock, and the next to come would wait for it in vain.
         connection.close()
-    if version != FORMAT:
-        raise PoolError(
-            f"the pool's catalog has format {version}, this imagestore reads format {FORMAT}",
-            detail=f"{path} was left untouched; use the imagestore that wrote it, or a newer one",
-        )
+        raise
+    return connection
 
 
-def _datasets(rows: Iterable[_Row], origins: dict[int, str]) -> Iterator[Dataset]:
+def _datasets(rows: Iterable[_Row]) -> Iterator[Dataset]:
     """Rows as datasets; equal strings and tags are one object, so that 100,000 stay small."""
     shared: dict[str, str] = {}
     share = shared.setdefault
     last_tags = NO_TAGS
     last_columns: tuple[str, ...] = _tag_columns(NO_TAGS)
     for row in rows:
-        columns = row[13:]
+        columns = row[13:20]
         if columns != last_columns:
             op, kind, image, sha256, guest, disk, last = (share(text, text) for text in columns)
             last_columns = columns
@@ -377,7 +412,7 @@ def _datasets(rows: Iterable[_Row], origins: dict[int, str]) -> Iterator[Dataset
             volsize=row[6],
             written=row[7],
             referenced=row[8],
-            origin="" if row[9] is None else origins.get(row[9], ""),
+            origin=share(row[20] or "", row[20] or ""),
             creation=row[5],
             tags=last_tags,
         )

@@ -35,8 +35,8 @@ async def create(ground: Ground, creations: Sequence[Creation]) -> Sequence[Data
 
 
 def _make_files(ground: Ground, creations: Sequence[Creation], made: list[str]) -> list[_Made]:
-    with ground.lookup.reading():
-        origins = rules.check_creations(ground.lookup, creations)
+    with ground.catalog.lock:
+        origins = rules.check_creations(ground.catalog, creations)
     for creation in creations:
         ground.tree.check_free(creation.name, directory=not isinstance(creation, NewVolume | NewClone))
     files: list[_Made] = []

@@ -30,8 +30,8 @@ async def destroy(ground: Ground, targets: Sequence[Target], force: bool) -> Non
 
 
 def _check_destroy(ground: Ground, targets: Sequence[Target], leases: Leases, force: bool) -> None:
-    with ground.lookup.reading():
-        entries = rules.check_destroy(ground.lookup, targets, ground.held)
+    with ground.catalog.lock:
+        entries = rules.check_destroy(ground.catalog, targets, ground.held)
     if not force:
         ground.lease([entry for entry in entries if entry.dataset.kind == "volume"], leases)
 
@@ -70,7 +70,7 @@ async def rollback(
 def _volumes(ground: Ground, snapshots: Sequence[Target]) -> list[Target]:
     """The datasets that the snapshots are of."""
     for target in snapshots:
-        ground.lookup.require(target)
+        ground.catalog.require(target)
     return [ground.existing(target.name.partition("@")[0]).dataset.target for target in snapshots]
 
 
@@ -83,8 +83,8 @@ def _make_files(
     made: list[str],
 ) -> list[str]:
     """The new data file of each dataset, "" for a file system."""
-    with ground.lookup.reading():
-        plans, _ = rules.check_rollback(ground.lookup, snapshots, destroy, ground.held)
+    with ground.catalog.lock:
+        plans, _ = rules.check_rollback(ground.catalog, snapshots, destroy, ground.held)
     if not force:
         ground.lease([plan.dataset for plan in plans], leases)
     files = []

@@ -125,7 +125,6 @@ class DirectoryPool:
         self._ground = ground
         self._measured_up_to = 0
         self._generation = 0
-        self._version = -1
 
     @property
     def name(self) -> str:
@@ -142,7 +141,7 @@ class DirectoryPool:
     # -- whose pool it is -------------------------------------------------------
 
     async def mark(self) -> Mark | None:
-        return await self._ground.look("reading the pool's mark", self._ground.lookup.mark)
+        return await self._ground.look("reading the pool's mark", self._ground.catalog.mark)
 
     async def set_mark(self, mark: Mark | None) -> None:
         await self._ground.change(lambda step: step.catalog.set_mark(mark))
@@ -153,7 +152,7 @@ class DirectoryPool:
         return await self._ground.scan("listing the pool", self._list)
 
     def _list(self) -> Sequence[Dataset]:
-        datasets = self._ground.opened.scanner.all()
+        datasets = list(self._ground.catalog.all())
         if self._ground.measured:
             for index, dataset in enumerate(datasets):
                 measured = self._ground.measured.get(dataset.createtxg)
@@ -166,15 +165,14 @@ class DirectoryPool:
         return await ground.look("looking up a dataset", lambda: ground.measure(ground.existing(name)))
 
     async def generation(self) -> int:
-        version = await self._ground.scan("looking at the catalog", self._ground.opened.writer.version)
-        if version != self._version or await self._ground.look("measuring volumes", self._measure_next):
-            self._version = version
+        # Nobody else can change the catalog: only what was measured differs from what was answered.
+        if await self._ground.look("measuring volumes", self._measure_next):
             self._generation += 1
         return self._generation
 
     def _measure_next(self) -> bool:
         """Measure the next few volumes, for ``list``; whether one has changed by much."""
-        volumes = self._ground.lookup.volumes(self._measured_up_to, _MEASURED_AT_ONCE)
+        volumes = self._ground.catalog.volumes(self._measured_up_to, _MEASURED_AT_ONCE)
         self._measured_up_to = volumes[-1][0] if len(volumes) == _MEASURED_AT_ONCE else 0
         changed = False
         for createtxg, file, baseline, volsize in volumes:

@@ -60,6 +60,8 @@ def _of_catalog(error: sqlite3.Error, doing: str) -> ImageStoreError:
     advice = ""
     if code & 0xFF == sqlite3.SQLITE_READONLY:
         advice = "the store needs the right to write to .imagestore and everything in it"
+    elif code & 0xFF == sqlite3.SQLITE_BUSY:
+        advice = "another program has .imagestore/catalog.sqlite open: close it there"
     elif code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         advice = "restore .imagestore/catalog.sqlite from a backup; the data files are untouched"
     return PoolError(f"{doing} failed: the pool's catalog says: {error}", detail=advice)

@@ -5,8 +5,9 @@ turn it is to change a dataset's content, what happens to new data files when
 a change fails, and how sizes are measured.  Knows nothing of what a change is.
 
 SQLite and files are touched in worker threads only, each kind of work under a
-limiter of its own, so that neither a slow disk nor a long listing starves the
-others.
+limiter of its own, so that a slow disk starves none of the others.  All share
+the catalog's one connection: a look waits for the commit under way, and a
+commit for no more than a page of a listing.
 """
 
 import contextlib
@@ -49,7 +50,7 @@ class Ground:
         self.layout = opened.layout
         self.files = opened.files
         self.tree = opened.tree
-        self.lookup = opened.lookup
+        self.catalog = opened.catalog
         self.checkpoint = checkpoint
         self.held: dict[int, int] = {}
         self.measured: dict[int, tuple[int, int]] = {}
@@ -57,7 +58,7 @@ class Ground:
         self._lock: int | None = lock
         self._clock = clock
         self._entropy = entropy
-        self._commits = GroupCommit(opened.writer, opened.files, checkpoint)
+        self._commits = GroupCommit(opened.catalog, opened.files, checkpoint)
         # The kernel makes reflinks of one file one at a time: more threads only get in each other's way.
         self._copying = trio.CapacityLimiter(1 if opened.files.reflink else 4)
         self._working = trio.CapacityLimiter(4)
@@ -74,9 +75,7 @@ class Ground:
             await trio.to_thread.run_sync(self._release, lock, limiter=self._listing)
 
     def _release(self, lock: int) -> None:
-        for catalog in (self.opened.scanner, self.lookup, self.opened.writer):
-            with catalog.lock:
-                catalog.close()
+        self.catalog.close()
         os.close(lock)
 
     # -- worker threads -----------------------------------------------------------
@@ -86,7 +85,7 @@ class Ground:
         return await self._run(self._looking, doing, function)
 
     async def scan(self, doing: str, function: Callable[[], T]) -> T:
-        """Run a long look at the catalog, through the connection made for that."""
+        """Run a long look at the catalog, one at a time."""
         return await self._run(self._listing, doing, function)
 
     async def copying(self, doing: str, function: Callable[[], T]) -> T:
@@ -216,7 +215,7 @@ class Ground:
 
     def existing(self, name: str) -> Entry:
         """Raises NotFound."""
-        entry = self.lookup.find(name)
+        entry = self.catalog.find(name)
         if entry is None:
             raise NotFound(detail=name)
         return entry

@@ -1,15 +1,18 @@
 """Group commit: changes of the catalog that arrive together share one transaction.
 
-Owns the only writing connection.  Each change is a function that reads and
-writes the catalog inside a savepoint of its own, so that one that is refused
-leaves the others alone; all of them become durable with one fsync.  Whoever
-comes first commits everything that waits.
+Owns the writing.  Each change is a function that reads and writes the catalog
+inside a savepoint of its own, so that one that is refused leaves the others
+alone; all of them become durable with one fsync.  Whoever comes first commits
+everything that waits.
 
 The order of a batch, all in one worker thread::
 
     fsync the new data files and their directory   (before the catalog names them)
     BEGIN; each change; COMMIT
     what each change wanted done after it became durable (links)
+
+Only the transaction holds the catalog's lock: who looks something up does not
+wait for data files.
 
 A COMMIT that fails for another reason than a full disk may or may not survive
 a restart.  The catalog is then not written any more: every later change is
@@ -102,9 +105,8 @@ class GroupCommit:
 
     def _commit(self, batch: list[_Waiting[object]]) -> None:
         try:
-            with self._catalog.lock:
-                self._sync(batch)
-                self._transact([waiting for waiting in batch if waiting.error is None])
+            self._sync(batch)
+            self._transact([waiting for waiting in batch if waiting.error is None])
         except Exception as error:
             for waiting in batch:
                 waiting.fail(error)
@@ -135,14 +137,9 @@ class GroupCommit:
                 waiting.fail(PoolError("the pool's catalog failed; restart the store after mending the disk"))
             return
         try:
-            with pool_failures("writing the catalog"):
-                self._catalog.begin()
-                for waiting in batch:
-                    self._perform(waiting)
-                self._checkpoint("before commit")
-                self._end()
+            with self._catalog.lock, pool_failures("writing the catalog"):
+                self._write(batch)
         except ImageStoreError as error:
-            self._catalog.roll_back()
             for waiting in batch:
                 waiting.fail(error)
             return
@@ -151,6 +148,17 @@ class GroupCommit:
             if waiting.error is None:
                 _finish(waiting.step)
         self._checkpoint("linked")
+
+    def _write(self, batch: list[_Waiting[object]]) -> None:
+        self._catalog.begin()
+        try:
+            for waiting in batch:
+                self._perform(waiting)
+            self._checkpoint("before commit")
+            self._end()
+        except BaseException:
+            self._catalog.roll_back()
+            raise
 
     def _perform(self, waiting: _Waiting[object]) -> None:
         """Run one change in its savepoint; what SQLite itself fails at fails the batch."""
@@ -170,7 +178,7 @@ class GroupCommit:
         try:
             self._catalog.commit()
         except sqlite3.Error as error:
-            if error.sqlite_errorcode not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY):
+            if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
                 self.failed = True
             raise
 

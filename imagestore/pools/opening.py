@@ -27,7 +27,7 @@ from msgspec.structs import replace
 
 from imagestore.errors import ConfigError, PoolBusy, PoolError
 from imagestore.pools.base import Dataset
-from imagestore.pools.catalog import Catalog, Entry, check_format, create_catalog
+from imagestore.pools.catalog import Catalog, Entry, create_catalog
 from imagestore.pools.datafile import DataFiles, can_reflink, sync_path
 from imagestore.pools.links import DATA, PRIVATE, LinkTree
 
@@ -73,14 +73,12 @@ class Layout(Struct, frozen=True):
 
 
 class Opened(Struct, frozen=True, kw_only=True):
-    """The parts of an open pool: one connection that writes, one for look-ups, one for listings."""
+    """The parts of an open pool."""
 
     layout: Layout
     files: DataFiles
     tree: LinkTree
-    writer: Catalog
-    lookup: Catalog
-    scanner: Catalog
+    catalog: Catalog
 
 
 def prepare_directories(path: str, *, create: bool) -> Layout:
@@ -149,23 +147,19 @@ def open_parts(
 ) -> Opened:
     """Open the catalog of a locked pool and mend what an earlier life left. Raises PoolError, OSError."""
     _provide_catalog(layout, create=create)
-    check_format(layout.catalog)
-    catalogs = [Catalog(layout.catalog) for _ in range(3)]
+    catalog = Catalog(layout.catalog)
     try:
         opened = Opened(
             layout=layout,
             files=DataFiles(layout.data, reflink=can_reflink(layout.private, "probe"), entropy=entropy),
             tree=LinkTree(layout.root),
-            writer=catalogs[0],
-            lookup=catalogs[1],
-            scanner=catalogs[2],
+            catalog=catalog,
         )
-        _provide_root(opened.writer, clock, entropy)
+        _provide_root(catalog, clock, entropy)
         _mend(opened, checkpoint)
         make_reserve(layout)
     except BaseException:
-        for catalog in catalogs:
-            catalog.close()
+        catalog.close()
         raise
     return opened
 
@@ -181,7 +175,7 @@ def _provide_catalog(layout: Layout, *, create: bool) -> None:
     if not create:
         raise PoolError(f"no directory pool at {layout.root}", detail="open it with create to make one")
     new = f"{layout.catalog}.new"
-    for leftover in (new, f"{new}-wal", f"{new}-shm"):
+    for leftover in (new, f"{new}-wal"):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(leftover)
     create_catalog(new)
@@ -208,10 +202,10 @@ def random_guid(entropy: Callable[[int], bytes]) -> int:
 
 
 def _mend(opened: Opened, checkpoint: Callable[[str], None]) -> None:
-    for entry, size in opened.writer.resizing():
+    for entry, size in opened.catalog.resizing():
         finish_resize(opened, entry, size)
     checkpoint("resizes finished")
-    removed, missing = opened.files.remove_all_but(opened.writer.files())
+    removed, missing = opened.files.remove_all_but(opened.catalog.files())
     if removed:
         _log.info("removed %d data files that an unfinished change had left", removed)
     for name in missing:
@@ -220,7 +214,7 @@ def _mend(opened: Opened, checkpoint: Callable[[str], None]) -> None:
         for leftover in entries:
             os.unlink(leftover.path)
     checkpoint("orphans removed")
-    opened.tree.mend(opened.writer.places())
+    opened.tree.mend(opened.catalog.places())
     checkpoint("links mended")
 
 
@@ -229,9 +223,9 @@ def finish_resize(opened: Opened, entry: Entry, size: int) -> None:
     path = opened.files.path(entry.file)
     os.truncate(path, size)
     sync_path(path)
-    opened.writer.begin()
-    opened.writer.set_content(replace(entry, dataset=replace(entry.dataset, volsize=size)))
-    opened.writer.commit()
+    opened.catalog.begin()
+    opened.catalog.set_content(replace(entry, dataset=replace(entry.dataset, volsize=size)))
+    opened.catalog.commit()
 
 
 def make_reserve(layout: Layout) -> None:

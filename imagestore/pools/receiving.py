@@ -145,8 +145,8 @@ async def receive(
     """See ``PoolDriver.receive_raw`` and ``receive_stream``; ``snapshot`` is the name the caller gave."""
 
     def check() -> None:
-        with ground.lookup.reading():
-            rules.check_new(ground.lookup, name, {})
+        with ground.catalog.lock:
+            rules.check_new(ground.catalog, name, {})
         if snapshot:
             check_name(f"{name}@{snapshot}")
         ground.tree.check_free(name, directory=False)

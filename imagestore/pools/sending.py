@@ -58,9 +58,9 @@ async def send(
 
 
 def _open(ground: Ground, snapshot: Target, base: Target | None, files: list[int]) -> Iterator[memoryview]:
-    with ground.lookup.reading():
-        entry = _sendable(ground.lookup, snapshot)
-        base_entry = None if base is None else _base(ground.lookup, entry, base)
+    with ground.catalog.lock:
+        entry = _sendable(ground.catalog, snapshot)
+        base_entry = None if base is None else _base(ground.catalog, entry, base)
     side = _side(ground, entry, base_entry, files)
     if base_entry is None:
         return write_stream(side.file, side.info)

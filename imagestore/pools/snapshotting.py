@@ -56,7 +56,7 @@ async def _copy_at_one_instant(
 ) -> list[Copy]:
     attempt = partial(
         _copy,
-        ground.lookup,
+        ground.catalog,
         ground.files,
         volumes,
         snapshot,
@@ -113,7 +113,7 @@ def _copy(
 
     Raises what rules.check_snapshot raises, InUse, OSError.
     """
-    with catalog.reading():
+    with catalog.lock:
         entries = rules.check_snapshot(catalog, targets, snapshot)
         bases = {entry.dataset.createtxg: _base(catalog, entry) for entry in entries}
     volumes = [entry for entry in entries if entry.file]

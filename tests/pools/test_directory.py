@@ -1,5 +1,6 @@
 """What is the directory driver's own: its lock, its tree of links, its refusals, a full disk."""
 
+import contextlib
 import errno
 import os
 import sqlite3
@@ -266,16 +267,18 @@ class TestContent:
         assert max(taken.referenced, copy.referenced) < 2 * MIB
         assert read(harness.pool, "c", MIB, offset=40 * MIB) == b"x" * MIB
 
-    async def test_a_change_by_another_hand_is_seen_and_an_own_one_need_not_be(
-        self, harness: DirectoryHarness
-    ) -> None:
+    async def test_an_own_change_leaves_the_generation_alone(self, harness: DirectoryHarness) -> None:
         seen = await harness.pool.generation()
         await volume(harness.pool, "v")
         assert await harness.pool.generation() == seen
-        with sqlite3.connect(harness.path / ".imagestore" / "catalog.sqlite") as another:
-            another.execute("CREATE TABLE of_another_hand (x)")
-        another.close()
-        assert await harness.pool.generation() != seen
+
+    async def test_no_other_hand_reads_or_writes_the_catalog(self, harness: DirectoryHarness) -> None:
+        catalog = harness.path / ".imagestore" / "catalog.sqlite"
+        with contextlib.closing(sqlite3.connect(catalog, timeout=0)) as another:
+            for statement in ("SELECT count(*) FROM dataset", "CREATE TABLE of_another_hand (x)"):
+                with pytest.raises(sqlite3.OperationalError, match="database is locked"):
+                    another.execute(statement)
+        await volume(harness.pool, "v")
 
     async def test_the_list_learns_what_was_written(self, harness: DirectoryHarness) -> None:
         await volume(harness.pool, "v", size=64 * MIB)

@@ -60,6 +60,7 @@ async def crash(harness: DirectoryHarness, action: str, point: str) -> None:
 
 
 def catalog_files(harness: DirectoryHarness) -> set[str]:
+    """What the catalog of the closed pool names."""
     with sqlite3.connect(harness.path / ".imagestore" / "catalog.sqlite") as connection:
         rows = connection.execute("SELECT file FROM dataset WHERE file != ''").fetchall()
     connection.close()
@@ -67,8 +68,7 @@ def catalog_files(harness: DirectoryHarness) -> set[str]:
 
 
 async def check_whole(harness: DirectoryHarness) -> None:
-    """Catalog, data files and tree agree; nothing is left over."""
-    assert harness.data_files() == catalog_files(harness)
+    """Catalog, data files and tree agree; nothing is left over.  The pool is another one afterwards."""
     assert not list((harness.path / ".imagestore" / "links").iterdir())
     datasets = await harness.pool.list()
     volumes = [dataset for dataset in datasets if dataset.kind == "volume"]
@@ -77,6 +77,9 @@ async def check_whole(harness: DirectoryHarness) -> None:
         assert stat.S_IMODE(os.stat(harness.pool.device(volume.name)).st_mode) & 0o222
     links = {str(path.relative_to(harness.path)) for path in harness.path.rglob("*") if path.is_symlink()}
     assert links == {volume.name for volume in volumes}
+    await harness.pool.close()
+    assert harness.data_files() == catalog_files(harness)
+    await harness.reopen()
 
 
 def judge(action: str, happened: bool, pool_names: list[str], disk: Dataset, content: bytes) -> None:
