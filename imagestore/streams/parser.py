@@ -24,6 +24,7 @@ from msgspec import Struct
 
 from imagestore.errors import StreamError
 from imagestore.streams import records
+from imagestore.streams.decoding import decode
 from imagestore.streams.records import CHECKSUM_AT, HEADER_BYTES, Record, Write, WriteEmbedded
 
 BATCH_BYTES: Final = 2 << 20
@@ -228,7 +229,7 @@ class Parser:
 
     def _decode(self, at: int, number: int, offset: int) -> Record:
         try:
-            return records.decode(self._buffer.data, at)
+            return decode(self._buffer.data, at)
         except StreamError as error:
             raise StreamError(f"{error} (record {number} at byte {offset})") from None
 

@@ -1,21 +1,19 @@
-"""The send stream's records: numbers, layouts, decoding and encoding of one header.
+"""The send stream's records: numbers, layouts, and the encoding of headers.
 
 A stream is a sequence of records: a 312-byte header, then a payload whose
 length follows from the header.  All integers are little-endian.  The last 32
 bytes of every header but BEGIN's hold the running Fletcher-4 checksum of
 everything before them.
 
-Pure: knows no files, no checksums, no order of records.  :func:`decode` takes
-any 312 bytes and refuses only what would make the payload's length a lie; the
-rules about fields and their order are in ``rules``.
+Encoded headers have no checksum yet, and zero wherever plain streams have
+nothing to say, as strict receivers want it.  Pure: knows no files and no order
+of records; ``decoding`` reads headers, ``rules`` judges them.
 """
 
 import struct
 from typing import Final
 
 from msgspec import Struct
-
-from imagestore.errors import StreamError
 
 HEADER_BYTES: Final = 312
 CHECKSUM_AT: Final = 280
@@ -219,21 +217,13 @@ _NAMES: Final[dict[type[Record], str]] = {
     WriteEmbedded: "WRITE_EMBEDDED",
 }
 
-_BEGIN = struct.Struct("<IIQQQIIQQ256s")
-_OBJECT = struct.Struct("<IIQIIIIBBBBIQ16s")
-_FREEOBJECTS = struct.Struct("<IIQQQ")
-_WRITE = struct.Struct("<IIQIIQQQBBBxxxxx40sQ36s")
-_FREE = struct.Struct("<IIQQQQ")
-_END = struct.Struct("<II4QQ")
-_EMBEDDED = struct.Struct("<IIQQQQBBxxxxxxII")
-_TYPE = struct.Struct("<II")
-
-_REFUSED: Final = {
-    WRITE_BYREF: "WRITE_BYREF records (a stream of zfs send -D) are refused; convert it with zstream redup",
-    SPILL: "SPILL records never occur in a volume's stream",
-    OBJECT_RANGE: "OBJECT_RANGE records are of raw (encrypted) streams, which are refused; send without -w",
-    REDACT: "REDACT records are of redacted streams, which are refused; send the whole snapshot",
-}
+BEGIN_LAYOUT = struct.Struct("<IIQQQIIQQ256s")
+OBJECT_LAYOUT = struct.Struct("<IIQIIIIBBBBIQ16s")
+FREEOBJECTS_LAYOUT = struct.Struct("<IIQQQ")
+WRITE_LAYOUT = struct.Struct("<IIQIIQQQBBBxxxxx40sQ36s")
+FREE_LAYOUT = struct.Struct("<IIQQQQ")
+END_LAYOUT = struct.Struct("<II4QQ")
+EMBEDDED_LAYOUT = struct.Struct("<IIQQQQBBxxxxxxII")
 
 
 def type_name(record: Record) -> str:
@@ -244,169 +234,6 @@ def type_name(record: Record) -> str:
 def feature_names(features: int) -> tuple[str, ...]:
     """The names of the feature bits set, unknown ones as ``bit N``."""
     return tuple(FEATURE_NAMES.get(bit, f"bit {bit}") for bit in range(56) if features >> bit & 1)
-
-
-def decode(buffer: memoryview, at: int) -> Record:
-    """The record whose 312-byte header begins at ``at``.
-
-    Raises:
-        StreamError: the type is unknown or refused, or a length is over its limit.
-    """
-    kind, payload_bytes = _TYPE.unpack_from(buffer, at)
-    if kind in _REFUSED:
-        raise StreamError(_REFUSED[kind])
-    if kind >= len(_DECODERS):
-        raise StreamError(f"no record has type {kind}; this is no send stream, or a damaged one")
-    if payload_bytes and kind != BEGIN:
-        raise StreamError(
-            f"{TYPE_NAMES[kind]} has a payload length of {payload_bytes}; only BEGIN may have one"
-        )
-    decoder = _DECODERS[kind]
-    assert decoder is not None, kind
-    return decoder(buffer, at)
-
-
-def _decode_begin(buffer: memoryview, at: int) -> Begin:
-    _, payload_bytes, magic, version, creation, objset, flags, toguid, fromguid, toname = _BEGIN.unpack_from(
-        buffer, at
-    )
-    if magic != MAGIC:
-        if magic == int.from_bytes(MAGIC_BIG, "little"):
-            raise StreamError("big-endian send streams are refused; send from a little-endian machine")
-        raise StreamError("BEGIN has no magic number; this is no send stream")
-    if payload_bytes > MAX_BEGIN_PAYLOAD:
-        raise StreamError(
-            f"BEGIN claims {payload_bytes} bytes of payload; at most {MAX_BEGIN_PAYLOAD} may be"
-        )
-    if payload_bytes % 4:
-        raise StreamError(f"BEGIN's payload of {payload_bytes} bytes is no multiple of 4")
-    return Begin(
-        payload_bytes=payload_bytes,
-        header_type=version & 3,
-        features=version >> 2,
-        creation_seconds=creation,
-        objset_type=objset,
-        flags=flags,
-        toguid=toguid,
-        fromguid=fromguid,
-        toname=toname,
-    )
-
-
-def _decode_object(buffer: memoryview, at: int) -> Object:
-    (
-        _,
-        _,
-        number,
-        kind,
-        bonus_type,
-        block,
-        bonus,
-        checksum,
-        compress,
-        slots,
-        flags,
-        raw_bonus,
-        toguid,
-        rest,
-    ) = _OBJECT.unpack_from(buffer, at)
-    if bonus or raw_bonus:
-        raise StreamError(
-            f"OBJECT {number} has {bonus or raw_bonus} bytes of bonus; a volume's objects have none"
-        )
-    return Object(
-        payload_bytes=0,
-        object=number,
-        type=kind,
-        bonus_type=bonus_type,
-        block_bytes=block,
-        bonus_bytes=bonus,
-        checksum_type=checksum,
-        compression=compress,
-        dnode_slots=slots,
-        flags=flags,
-        raw_bonus_bytes=raw_bonus,
-        toguid=toguid,
-        reserved=rest,
-    )
-
-
-def _decode_freeobjects(buffer: memoryview, at: int) -> FreeObjects:
-    _, _, first, count, toguid = _FREEOBJECTS.unpack_from(buffer, at)
-    return FreeObjects(first=first, count=count, toguid=toguid)
-
-
-def _decode_write(buffer: memoryview, at: int) -> Write:
-    (_, _, number, kind, _, offset, logical, toguid, _, flags, compression, _, compressed, crypt) = (
-        _WRITE.unpack_from(buffer, at)
-    )
-    if not 0 < logical <= MAX_BLOCK or logical % 512:
-        raise StreamError(f"WRITE of {logical} bytes; a block has 512 to {MAX_BLOCK}, in steps of 512")
-    payload_bytes = logical
-    if compression:
-        if not 0 < compressed <= logical or compressed % 512:
-            raise StreamError(
-                f"WRITE of {logical} bytes compressed to {compressed}; "
-                f"allowed is 512 to {logical}, in steps of 512"
-            )
-        payload_bytes = compressed
-    elif compressed:
-        raise StreamError(f"WRITE has a compressed size of {compressed} without being compressed")
-    return Write(
-        payload_bytes=payload_bytes,
-        object=number,
-        type=kind,
-        offset=offset,
-        logical_bytes=logical,
-        toguid=toguid,
-        flags=flags,
-        compression=compression,
-        compressed_bytes=compressed,
-        crypt=crypt,
-    )
-
-
-def _decode_free(buffer: memoryview, at: int) -> Free:
-    _, _, number, offset, length, toguid = _FREE.unpack_from(buffer, at)
-    return Free(object=number, offset=offset, length=length, toguid=toguid)
-
-
-def _decode_end(buffer: memoryview, at: int) -> End:
-    _, _, a, b, c, d, toguid = _END.unpack_from(buffer, at)
-    rest = buffer[at + 4 : at + HEADER_BYTES]
-    return End(checksum=(a, b, c, d), toguid=toguid, is_blank=not any(rest))
-
-
-def _decode_embedded(buffer: memoryview, at: int) -> WriteEmbedded:
-    _, _, number, offset, length, toguid, compression, embedded_type, logical, stored = _EMBEDDED.unpack_from(
-        buffer, at
-    )
-    if not 0 < stored <= MAX_EMBEDDED:
-        raise StreamError(f"WRITE_EMBEDDED of {stored} stored bytes; allowed are 1 to {MAX_EMBEDDED}")
-    return WriteEmbedded(
-        payload_bytes=(stored + 7) & ~7,
-        object=number,
-        offset=offset,
-        length=length,
-        toguid=toguid,
-        compression=compression,
-        embedded_type=embedded_type,
-        logical_bytes=logical,
-        stored_bytes=stored,
-    )
-
-
-_DECODERS = (
-    _decode_begin,
-    _decode_object,
-    _decode_freeobjects,
-    _decode_write,
-    _decode_free,
-    _decode_end,
-    None,
-    None,
-    _decode_embedded,
-)
 
 
 def _header(packed: bytes) -> bytes:
@@ -427,19 +254,21 @@ def encode_begin(
 ) -> bytes:
     """A BEGIN header; it carries no checksum."""
     version = header_type | features << 2
-    return _BEGIN.pack(
+    return BEGIN_LAYOUT.pack(
         BEGIN, payload_bytes, MAGIC, version, creation_seconds, objset_type, flags, toguid, fromguid, toname
     )
 
 
 def encode_object(*, number: int, kind: int, block_bytes: int, toguid: int) -> bytes:
     """An OBJECT header without its checksum."""
-    return _header(_OBJECT.pack(OBJECT, 0, number, kind, 0, block_bytes, 0, 0, 0, 1, 0, 0, toguid, bytes(16)))
+    return _header(
+        OBJECT_LAYOUT.pack(OBJECT, 0, number, kind, 0, block_bytes, 0, 0, 0, 1, 0, 0, toguid, bytes(16))
+    )
 
 
 def encode_freeobjects(*, first: int, count: int, toguid: int) -> bytes:
     """A FREEOBJECTS header without its checksum."""
-    return _header(_FREEOBJECTS.pack(FREEOBJECTS, 0, first, count, toguid))
+    return _header(FREEOBJECTS_LAYOUT.pack(FREEOBJECTS, 0, first, count, toguid))
 
 
 def encode_write(
@@ -454,7 +283,7 @@ def encode_write(
 ) -> bytes:
     """A WRITE header without its checksum; the block's own checksum is "off" (2), its key zero."""
     return _header(
-        _WRITE.pack(
+        WRITE_LAYOUT.pack(
             WRITE,
             0,
             number,
@@ -475,9 +304,9 @@ def encode_write(
 
 def encode_free(*, number: int, offset: int, length: int, toguid: int) -> bytes:
     """A FREE header without its checksum."""
-    return _header(_FREE.pack(FREE, 0, number, offset, length, toguid))
+    return _header(FREE_LAYOUT.pack(FREE, 0, number, offset, length, toguid))
 
 
 def encode_end(*, checksum: tuple[int, int, int, int] = (0, 0, 0, 0), toguid: int = 0) -> bytes:
     """An END header without its checksum; blank (all zero but the type) by default."""
-    return _header(_END.pack(END, 0, *checksum, toguid))
+    return _header(END_LAYOUT.pack(END, 0, *checksum, toguid))

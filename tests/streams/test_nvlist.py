@@ -6,6 +6,7 @@ import pytest
 
 from imagestore.errors import StreamError
 from imagestore.streams import nvlist, packages, records
+from imagestore.streams.decoding import decode
 from tests.streams.samples import load
 
 LIST: nvlist.NvList = {
@@ -33,7 +34,7 @@ def test_a_real_header_is_decoded_and_encodes_to_itself() -> None:
 
 def test_a_real_header_names_its_snapshots() -> None:
     data = load("v8k-s1-p")
-    begin = records.decode(memoryview(data), 0)
+    begin = decode(memoryview(data), 0)
     assert isinstance(begin, records.Begin)
     header = packages.parse_header(begin, memoryview(data)[312 : 312 + begin.payload_bytes])
     assert header.snapshots == {17668411778908591973: "s1"}

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from imagestore.errors import InvalidArgument
 from imagestore.streams import records
 from imagestore.streams.checker import Checker
+from imagestore.streams.decoding import decode
 from imagestore.streams.snapshot import SnapshotInfo
 from imagestore.streams.writer import (
     PIECE_BYTES,
@@ -69,7 +70,7 @@ def joined(pieces: Iterator[memoryview]) -> bytes:
 
 
 def kinds(data: bytes) -> list[records.Record]:
-    return [records.decode(memoryview(data), at) for at in positions(data)]
+    return [decode(memoryview(data), at) for at in positions(data)]
 
 
 @pytest.mark.parametrize("block", BLOCKS)
