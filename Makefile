@@ -5,6 +5,7 @@ PORT ?= 19999
 POOL ?= dir:pool
 JOURNAL ?= journal
 ROWS ?=
+ROUNDS ?= 200
 ARGS ?=
 
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
@@ -23,12 +24,12 @@ export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo check format test test-system bench lock clean
+.PHONY: help setup run demo check format test test-system crash bench lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 	@echo
-	@echo "  Settings: PORT=$(PORT) POOL=$(POOL) JOURNAL=$(JOURNAL) (run), ARGS=… (run, test, test-system), ROWS=name (bench)"
+	@echo "  Settings: PORT=$(PORT) POOL=$(POOL) JOURNAL=$(JOURNAL) (run), ARGS=… (run, test, test-system, crash), ROUNDS=$(ROUNDS) (crash), ROWS=name (bench)"
 
 setup: $(READY) ## make .venv with everything in it, .venv/bin/imagestore included
 
@@ -53,6 +54,9 @@ test: $(READY) ## all tests that need neither root nor Debian packages
 test-system: $(READY) ## tests on loop-mounted xfs and btrfs and against Debian's tools; installs them, needs root
 	@tools/system-packages $(SYSTEM_PACKAGES)
 	$(BIN)/python -m pytest -m system --fail-on-skip $(ARGS)
+
+crash: $(READY) ## kill -9 a store under random load, ROUNDS times; ARGS='--seed N' repeats a run
+	$(BIN)/python -m tests.crash --rounds $(ROUNDS) $(ARGS)
 
 bench: $(READY) ## measure against the targets and print one table; ROWS=journal,streams,store picks modules
 	$(BIN)/python -m benchmarks $(ROWS)

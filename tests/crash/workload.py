@@ -100,11 +100,11 @@ class Worker:
                 if self._chance.random() < 0.2:
                     await self._image_call(client)
                 else:
-                    await self._call(client, self._choose())
+                    await self.call(client, self._choose())
             except Unreachable:
                 return
 
-    async def _call(self, client: Client, call: Call) -> None:
+    async def call(self, client: Client, call: Call) -> None:
         due: ImageStoreError | None = None
         after = self.model
         try:
