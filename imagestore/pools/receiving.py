@@ -28,8 +28,8 @@ from imagestore.pools.links import check_name
 from imagestore.streams import files as sparse
 from imagestore.streams.snapshot import SnapshotInfo
 
-HOP_BYTES = 1 << 20
-"""What is handed to a worker thread at once, at least."""
+HOP_BYTES = 256 << 10
+"""Shorter pieces are gathered to this length before they are handed to a worker thread."""
 
 _BLOCK_BYTES = 4096
 
@@ -66,24 +66,41 @@ class RawSink:
         self._file = file
         self._copy = copy
         self._size = 0
+        self._rest = bytearray()
 
     def feed(self, data: memoryview) -> None:
+        """Blocks are those of the image: what is left over waits for the rest of its block."""
+        if self._rest:
+            missing = _BLOCK_BYTES - len(self._rest)
+            self._rest += data[:missing]
+            data = data[missing:]
+            if len(self._rest) < _BLOCK_BYTES:
+                return
+            self._write(memoryview(bytes(self._rest)))
+            self._rest.clear()
+        whole = len(data) - len(data) % _BLOCK_BYTES
+        self._write(data[:whole])
+        self._rest += data[whole:]
+
+    def _write(self, data: memoryview) -> None:
+        """Write whole blocks, but those of zeros."""
         import numpy as np
 
         from imagestore.streams.zeros import stretches, zero_rows
 
-        whole = len(data) - len(data) % _BLOCK_BYTES
-        if whole:
-            blocks = np.frombuffer(data[:whole], dtype=np.uint8).reshape(-1, _BLOCK_BYTES)
-            offsets = np.arange(0, whole, _BLOCK_BYTES, dtype=np.uint64)
-            for first, last in stretches(offsets, _BLOCK_BYTES, zero_rows(blocks)):
-                start, end = first * _BLOCK_BYTES, last * _BLOCK_BYTES
-                sparse.write_all(self._file, self._size + start, [data[start:end]])
-        if whole < len(data):
-            sparse.write_all(self._file, self._size + whole, [data[whole:]])
+        if not len(data):
+            return
+        blocks = np.frombuffer(data, dtype=np.uint8).reshape(-1, _BLOCK_BYTES)
+        offsets = np.arange(0, len(data), _BLOCK_BYTES, dtype=np.uint64)
+        for first, last in stretches(offsets, _BLOCK_BYTES, zero_rows(blocks)):
+            start, end = first * _BLOCK_BYTES, last * _BLOCK_BYTES
+            sparse.write_all(self._file, self._size + start, [data[start:end]])
         self._size += len(data)
 
     def finish(self) -> Sequence[Brought]:
+        if self._rest:
+            sparse.write_all(self._file, self._size, [memoryview(self._rest)])
+            self._size += len(self._rest)
         if self._size == 0 or self._size % rules.SECTOR_BYTES:
             raise ContentRefused(
                 f"a raw disk image of {self._size} bytes: the length must be a nonzero multiple of "
@@ -179,17 +196,10 @@ class _Reception:
 
     async def feed(self, data: bytes | bytearray | memoryview) -> None:
         view = memoryview(data).cast("B")
-        if not self._buffer and len(view) >= HOP_BYTES:
-            # Whole MiBs pass without a copy; a sink's blocks stay aligned.
-            whole = len(view) - len(view) % HOP_BYTES
-            await self._hop(partial(self._take, view[:whole]))
-            view = view[whole:]
-        while len(view):
-            room = HOP_BYTES - len(self._buffer)
-            self._buffer += view[:room]
-            view = view[room:]
-            if len(self._buffer) == HOP_BYTES:
-                await self._hop(self._take_buffer)
+        if len(self._buffer) + len(view) < HOP_BYTES:
+            self._buffer += view
+        else:
+            await self._hop(partial(self._take, view))
 
     async def finish(self) -> tuple[Dataset, ...]:
         brought = await self._hop(self._finish)
@@ -221,17 +231,18 @@ class _Reception:
         return self._sink
 
     def _take(self, data: memoryview) -> Sequence[Brought]:
-        self._opened_sink().feed(data)
-        return ()
-
-    def _take_buffer(self) -> Sequence[Brought]:
-        with memoryview(self._buffer) as view:
-            self._take(view)
-        self._buffer.clear()
+        """Feed what was gathered, then ``data``, without a copy."""
+        sink = self._opened_sink()
+        if self._buffer:
+            with memoryview(self._buffer) as gathered:
+                sink.feed(gathered)
+            self._buffer.clear()
+        if len(data):
+            sink.feed(data)
         return ()
 
     def _finish(self) -> Sequence[Brought]:
-        self._take_buffer()
+        self._take(memoryview(b""))
         brought = self._opened_sink().finish()
         os.fsync(self._file)
         self._ground.checkpoint("received")
