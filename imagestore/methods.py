@@ -7,6 +7,7 @@ view and wait for nobody.  Knows nothing of HTTP, files or start-up.
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 from msgspec import UNSET
 
@@ -27,6 +28,7 @@ from imagestore.actors.commands import (
 from imagestore.actors.decisions import complete_image, disk_sizes, is_guest, is_visible
 from imagestore.actors.fetcher import Fetcher, RequestImage
 from imagestore.actors.guest import Guests
+from imagestore.actors.incremental import base_of
 from imagestore.actors.mutator import Mutate
 from imagestore.actors.operation import Operations
 from imagestore.actors.volumes import Volumes
@@ -55,13 +57,16 @@ from imagestore.model import (
     VolumeRequest,
     VolumeResponse,
 )
-from imagestore.pools.base import Dataset
+from imagestore.pools.base import Dataset, Target
 from imagestore.service import LOCAL, Caller, Download
 
 MAX_VOLUME_BYTES = 1 << 62
 """Larger volumes exist nowhere; the sum of promises stays far from any limit."""
 
 MAX_TYPE_CHARACTERS = 64
+
+MAX_STREAM_SIZES = 1024
+"""So many streams' lengths are remembered, for those who resume."""
 
 
 class Actors:
@@ -81,6 +86,9 @@ class Methods:
     _actors: Actors | None = None
     _not_serving: str = "store is not running"
 
+    def __init__(self) -> None:
+        self._stream_sizes: dict[tuple[Target, Target | None], int] = {}
+
     # -- addressing -----------------------------------------------------------------
 
     def _running(self) -> Actors:
@@ -99,6 +107,9 @@ class Methods:
         """The relative name meant: an existing one wins. Raises NotValid."""
         candidates = names.candidates(text, self.pool_name)
         return next((name for name in candidates if self._row(name) is not None), candidates[-1])
+
+    def _named(self, text: str) -> Dataset | None:
+        return self._row(self._resolve(text))
 
     def _row(self, name: str) -> Dataset | None:
         """The row of a dataset that is listed."""
@@ -293,7 +304,9 @@ class Methods:
         return SnapshotResponse(snapshots=tuple(map(self._snapshot, rows)))
 
     @asynccontextmanager
-    async def download(self, request: SnapshotRequest, caller: Caller = LOCAL) -> AsyncIterator[Download]:
+    async def download(
+        self, request: SnapshotRequest, caller: Caller = LOCAL, *, offset: int = 0
+    ) -> AsyncIterator[Download]:
         """See ``imagestore.service.Service.download``."""
         row = self._existing_snapshot(request)
         dataset, _, snapshot = row.name.partition("@")
@@ -302,16 +315,31 @@ class Methods:
         if above is not None and above.kind == "filesystem":
             if not is_guest(above):
                 raise NotVolume(detail=f"{dataset} is a file system")
+            if request.base:
+                raise InvalidArgument("a whole guest has no incremental stream", detail="send disk by disk")
             async with self._guest_download(above, snapshot) as download:
                 yield download
             return
-        async with actors.zpool.driver.send(row.target) as chunks:
+        base = base_of(row, request.base, actors.zpool.view, self._named) if request.base else None
+        base_target = base.target if base is not None else None
+        async with actors.zpool.driver.send(row.target, base=base_target, skip=offset) as chunks:
             yield Download(
                 content_type="application/octet-stream",
                 filename=f"{dataset.replace('/', '_')}@{snapshot}.zfs",
-                etag=f"{row.guid:016x}",
+                etag=f"{row.guid:016x}" + (f"-{base.guid:016x}" if base is not None else ""),
                 chunks=chunks,
+                measure=partial(self._stream_bytes, row.target, base_target),
             )
+
+    async def _stream_bytes(self, snapshot: Target, base: Target | None) -> int:
+        """How long a stream is. It stays so, so it is measured once."""
+        known = self._stream_sizes.get((snapshot, base))
+        if known is None:
+            known = await self._running().zpool.driver.send_bytes(snapshot, base=base)
+            if len(self._stream_sizes) >= MAX_STREAM_SIZES:
+                self._stream_sizes.clear()
+            self._stream_sizes[snapshot, base] = known
+        return known
 
     @asynccontextmanager
     async def _guest_download(self, parent: Dataset, snapshot: str) -> AsyncIterator[Download]:

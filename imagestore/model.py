@@ -7,7 +7,7 @@ ignored, null is the zero value); see ``http/rpc.py`` for what that takes.
 
 from typing import Annotated, Any
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 MIB = 1 << 20
 U64_MAX = (1 << 64) - 1
@@ -69,7 +69,11 @@ class VolumeRequest(Struct, frozen=True, kw_only=True):
 
 
 class SnapshotRequest(Struct, frozen=True, kw_only=True):
+    """``base`` (``from`` on the wire) is what a download is to be incremental from: a
+    snapshot's name, or a guid in decimal or 0xhex."""
+
     id: str = ""
+    base: str = field(default="", name="from")
     dest: str = ""
     recursive: bool = False
     destroyMoreRecent: bool = False  # noqa: N815 (the wire's spelling)
@@ -83,6 +87,13 @@ class GuestRequest(Struct, frozen=True, kw_only=True):
     force: bool = False
 
 
+class ReceiveRequest(Struct, frozen=True, kw_only=True):
+    """A stream on its way to the volume ``id``; ``force`` discards what was written since its base."""
+
+    id: str = ""
+    force: bool = False
+
+
 class ImageResponse(Struct, frozen=True, kw_only=True):
     images: tuple[Image, ...]
 
@@ -92,6 +103,13 @@ class VolumeResponse(Struct, frozen=True, kw_only=True):
 
 
 class SnapshotResponse(Struct, frozen=True, kw_only=True):
+    snapshots: tuple[Snapshot, ...]
+
+
+class ReceiveResponse(Struct, frozen=True, kw_only=True):
+    """The volume as it is now, and the snapshots that came, oldest first."""
+
+    volume: Volume
     snapshots: tuple[Snapshot, ...]
 
 

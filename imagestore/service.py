@@ -5,7 +5,7 @@ implements it.  The table is the one list of RPC methods: names, request and
 answer types, documentation spellings.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -92,13 +92,16 @@ class Readiness(Struct, frozen=True, kw_only=True):
 class Download(Struct, frozen=True, kw_only=True):
     """A stream ready to be sent.  ``chunks`` yields pieces valid until the next is asked for.
 
-    ``etag`` (the snapshot's guid in hexadecimal) is "" where the bytes are not stable.
+    ``etag`` (the snapshot's guid in hexadecimal, and its base's) is "" where
+    the bytes are not stable.  Where they are, ``measure`` tells how many the
+    whole stream has; the first time that takes as long as sending it.
     """
 
     content_type: str
     filename: str
     etag: str
     chunks: AsyncIterator[bytes | memoryview]
+    measure: Callable[[], Awaitable[int]] | None = None
 
 
 class Service(Protocol):
@@ -133,11 +136,15 @@ class Service(Protocol):
     async def delete_guests_disks(self, request: GuestRequest, caller: Caller = LOCAL) -> GuestResponse: ...
 
     def download(
-        self, request: SnapshotRequest, caller: Caller = LOCAL
+        self, request: SnapshotRequest, caller: Caller = LOCAL, *, offset: int = 0
     ) -> AbstractAsyncContextManager[Download]:
         """A snapshot's send stream, or the tar of a whole guest's snapshot.
 
+        The stream is incremental where ``request.base`` names a snapshot.  Its
+        first ``offset`` bytes are left out; of an archive, which has no
+        ``etag``, none are.
+
         Entering raises what is wrong before a byte is sent: InvalidArgument
-        ("need an id"), NotFound, NotValid, NotSnapshot.
+        ("need an id", a base that is none), NotFound, NotValid, NotSnapshot.
         """
         ...

@@ -67,6 +67,7 @@ class Store(Methods):
     """A store made by :func:`create`. Implements ``imagestore.service.Service``."""
 
     def __init__(self, config: Config, *, trace: Trace = lambda step: None) -> None:
+        super().__init__()
         self.config = config
         self._trace = trace
         self._journal: Journal | None = None

@@ -1,23 +1,25 @@
 """``/snapshots/download``: one snapshot's stream, or a whole guest's tar.
 
-Owns the reading of the request (a bare SnapshotRequest as body, or ``?id=``),
-the texts of its refusals, and the sending: pieces of 256 KiB to 1 MiB, a
-strong ETag where the store gives one, and a broken connection, never an
-appended text, when the stream fails midway.  The store's stream is closed
-whatever happens: end, failure, or a client that hangs up.
+Owns the reading of the request (a bare SnapshotRequest as body, or ``?id=``
+and ``&from=``), the texts of its refusals, and the sending: pieces of 256 KiB
+to 1 MiB, a strong ETag and parts of the stream where the store's bytes are
+stable, and a broken connection, never an appended text, when the stream fails
+midway.  The store's stream is closed whatever happens: end, failure, or a
+client that hangs up.
 
 It speaks ASGI itself instead of through Quart, because the store's stream is
 opened before the headers and must be closed by the same task afterwards.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from urllib.parse import parse_qs
 
-from imagestore.errors import ImageStoreError
+from imagestore.errors import ImageStoreError, PoolError
 from imagestore.http.answer import NOSNIFF, Answer, Header, choose_coding, coded, text_answer
 from imagestore.http.exchange import Exchange
 from imagestore.http.json_text import MalformedJson, document_of, value
+from imagestore.http.ranges import Range, content_range, is_current, read_range
 from imagestore.http.rpc import one_line, report_incident
 from imagestore.http.shapes import WrongType, read_request
 from imagestore.model import SnapshotRequest
@@ -46,9 +48,9 @@ def read_download_request(verb: str, query: str, body: bytes) -> SnapshotRequest
         BadRequest: neither a SnapshotRequest nor an id in the query.
     """
     if not body:
-        ids = parse_qs(query).get("id")
-        if ids:
-            return SnapshotRequest(id=ids[0])
+        named = parse_qs(query)
+        if "id" in named:
+            return SnapshotRequest(id=named["id"][0], base=named.get("from", [""])[0])
         if verb == "GET":
             raise BadRequest("need an id")
     try:
@@ -79,20 +81,23 @@ async def serve_download(service: Service, exchange: Exchange, body: bytes) -> N
 
 async def _stream(service: Service, exchange: Exchange, request: SnapshotRequest) -> Answer | None:
     """Send the stream; returns the refusal to send instead when it did not begin."""
-    begun = False
+    sending = _Sending(exchange)
     try:
-        async with service.download(request, exchange.caller) as download:
-            begun = True
-            await _send_stream(exchange, download)
+        answer = await _send_part(service, sending, request)
+        if answer is not None:
+            return answer
+        if not sending.begun:
+            async with service.download(request, exchange.caller) as download:
+                await sending.whole(download)
     except ImageStoreError as error:
         text = one_line(str(error))
-        if not begun:
+        if not sending.begun:
             status = error.http_status if error.http_status in (400, 404) else 500
             return refusal(status, text, exchange.accept_encoding)
         logger.warning("download of %s broke off: %s", request.id, text)
     except Exception:
         report_incident(f"download of {request.id!r} failed unexpectedly")
-        if not begun:
+        if not sending.begun:
             return refusal(500, "internal error", exchange.accept_encoding)
     else:
         await exchange.send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -102,14 +107,70 @@ async def _stream(service: Service, exchange: Exchange, request: SnapshotRequest
     return None  # Hypercorn closes a connection whose answer was not ended
 
 
-async def _send_stream(exchange: Exchange, download: Download) -> None:
-    headers = stream_headers(download)
-    await exchange.send({"type": "http.response.start", "status": 200, "headers": headers})
-    gathered = bytearray()
-    async for chunk in download.chunks:
-        for piece in regroup(gathered, chunk):
-            await exchange.send({"type": "http.response.body", "body": piece, "more_body": True})
-    await exchange.send({"type": "http.response.body", "body": bytes(gathered), "more_body": True})
+async def _send_part(service: Service, sending: "_Sending", request: SnapshotRequest) -> Answer | None:
+    """Send the part that is asked for, if one is and it is a part of what there is now.
+
+    Returns the refusal of a part that begins behind the end.
+    """
+    exchange = sending.exchange
+    wanted = read_range(exchange.headers.get("range", ""))
+    if wanted is None:
+        return None
+    async with service.download(request, exchange.caller, offset=wanted.first) as download:
+        current = is_current(download.etag, exchange.headers.get("if-range", ""))
+        if not current or download.measure is None:
+            return None
+        size = await download.measure()
+        if wanted.bytes_of(size) <= 0:
+            header = (b"content-range", b"bytes */%d" % size)
+            return text_answer(416, f"the stream has {size} bytes\n", NOSNIFF, header)
+        await sending.part(download, wanted, size)
+    return None
+
+
+class _Sending:
+    """One answer on its way; ``begun`` once its status is out and can be no other."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self.exchange = exchange
+        self.begun = False
+
+    async def whole(self, download: Download) -> None:
+        await self._start(200, stream_headers(download))
+        await self._body(download.chunks)
+
+    async def part(self, download: Download, wanted: Range, size: int) -> None:
+        left = wanted.bytes_of(size)
+        length = (b"content-length", b"%d" % left)
+        place = (b"content-range", content_range(wanted, size).encode())
+        await self._start(206, [*stream_headers(download), length, place])
+        await self._body(_first_bytes(download.chunks, left))
+
+    async def _start(self, status: int, headers: list[Header]) -> None:
+        self.begun = True
+        await self.exchange.send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def _body(self, chunks: AsyncIterator[bytes | memoryview]) -> None:
+        gathered = bytearray()
+        async for chunk in chunks:
+            for piece in regroup(gathered, chunk):
+                await self._piece(piece)
+        await self._piece(bytes(gathered))
+
+    async def _piece(self, piece: bytes) -> None:
+        await self.exchange.send({"type": "http.response.body", "body": piece, "more_body": True})
+
+
+async def _first_bytes(
+    chunks: AsyncIterator[bytes | memoryview], left: int
+) -> AsyncIterator[bytes | memoryview]:
+    """The first ``left`` bytes. Raises PoolError when there are fewer."""
+    async for chunk in chunks:
+        yield chunk[:left]
+        left -= len(chunk)
+        if left <= 0:
+            return
+    raise PoolError(f"the stream ended {left} bytes before its measured end")
 
 
 def regroup(gathered: bytearray, chunk: bytes | memoryview) -> Iterator[bytes]:
@@ -138,4 +199,5 @@ def stream_headers(download: Download) -> list[Header]:
         headers.append((b"content-disposition", f'attachment; filename="{name}"'.encode()))
     if download.etag:
         headers.append((b"etag", f'"{download.etag}"'.encode()))
+        headers.append((b"accept-ranges", b"bytes"))
     return headers

@@ -139,7 +139,14 @@ REQUESTS: dict[type[Struct], Object] = {
     SnapshotRequest: Object(
         "rpc",
         "SnapshotRequest",
-        {"id": TEXT, "dest": TEXT, "recursive": FLAG, "destroyMoreRecent": FLAG, "force": FLAG},
+        {
+            "id": TEXT,
+            "from": TEXT,
+            "dest": TEXT,
+            "recursive": FLAG,
+            "destroyMoreRecent": FLAG,
+            "force": FLAG,
+        },
     ),
     GuestRequest: Object(
         "rpc", "GuestRequest", {"guest": GUEST, "action": TEXT, "args": MapOf(TEXT), "force": FLAG}

@@ -257,15 +257,19 @@ class PoolDriver(Protocol):
     # -- streams ------------------------------------------------------------
 
     def send(
-        self, snapshot: Target, *, base: Target | None = None
+        self, snapshot: Target, *, base: Target | None = None, skip: int = 0
     ) -> AbstractAsyncContextManager[AsyncIterator[bytes | memoryview]]:
         """The plain send stream of a volume's snapshot, in pieces of 256 KiB to 1 MiB.
 
         Full, or incremental from ``base``, an earlier snapshot of the same
         volume or the origin of it.  The same snapshot gives the same bytes
-        every time.  The snapshot cannot be destroyed while it is being sent.
-        A piece is valid until the next one is asked for.  Raises NotFound, NotValid.
+        every time; its first ``skip`` bytes are left out.  The snapshot cannot be
+        destroyed while it is being sent.  A piece is valid until the next one
+        is asked for.  Raises NotFound, NotValid.
         """
+
+    async def send_bytes(self, snapshot: Target, *, base: Target | None = None) -> int:
+        """How many bytes :meth:`send` gives in all.  Takes as long as sending. Raises as it does."""
 
     def receive_stream(
         self, name: str, tags: Tags, *, snapshot_tags: Tags

@@ -58,11 +58,12 @@ from typing import TypeVar
 import trio
 from msgspec.structs import replace
 
+from imagestore.errors import NoSpace
 from imagestore.pools import altering, creating, destroying, receiving, sending, snapshotting
 from imagestore.pools.base import Creation, Dataset, Mark, Receiver, Space, Tags, Target
 from imagestore.pools.ground import Ground, guarded, seen_writers, written_bytes
 from imagestore.pools.inuse import is_open_for_writing
-from imagestore.pools.opening import busy, open_parts, prepare_directories, try_lock
+from imagestore.pools.opening import busy, open_parts, prepare_directories, spend_reserve, try_lock
 
 _LOCK_POLL_SECONDS = 0.05
 _MEASURED_AT_ONCE = 256
@@ -108,10 +109,14 @@ async def open_directory_pool(
         if trio.current_time() >= deadline:
             raise await step(partial(busy, layout))
         await trio.sleep(_LOCK_POLL_SECONDS)
+    parts = partial(open_parts, layout, create=create, clock=clock, entropy=entropy, checkpoint=checkpoint)
     try:
-        opened = await step(
-            partial(open_parts, layout, create=create, clock=clock, entropy=entropy, checkpoint=checkpoint)
-        )
+        try:
+            opened = await step(parts)
+        except NoSpace:
+            # Only an open pool can be emptied.
+            await step(partial(spend_reserve, layout))
+            opened = await step(parts)
     except BaseException:
         os.close(lock)
         raise
@@ -233,9 +238,12 @@ class DirectoryPool:
     # -- streams ----------------------------------------------------------------
 
     def send(
-        self, snapshot: Target, *, base: Target | None = None
+        self, snapshot: Target, *, base: Target | None = None, skip: int = 0
     ) -> AbstractAsyncContextManager[AsyncIterator[bytes | memoryview]]:
-        return sending.send(self._ground, snapshot, base)
+        return sending.send(self._ground, snapshot, base, skip)
+
+    async def send_bytes(self, snapshot: Target, *, base: Target | None = None) -> int:
+        return await sending.send_bytes(self._ground, snapshot, base)
 
     def receive_stream(
         self, name: str, tags: Tags, *, snapshot_tags: Tags

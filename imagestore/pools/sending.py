@@ -34,21 +34,41 @@ class _Side(Struct, frozen=True):
 
 @asynccontextmanager
 async def send(
-    ground: Ground, snapshot: Target, base: Target | None
+    ground: Ground, snapshot: Target, base: Target | None, skip: int
 ) -> AsyncIterator[AsyncIterator[bytes | memoryview]]:
     """See ``PoolDriver.send``."""
+    async with _opened(ground, snapshot, base, skip) as stream:
+        pieces = _Pieces(ground, stream)
+        try:
+            yield pieces
+        finally:
+            pieces.end()
+
+
+async def send_bytes(ground: Ground, snapshot: Target, base: Target | None) -> int:
+    """See ``PoolDriver.send_bytes``."""
+
+    async with _opened(ground, snapshot, base, 0) as stream:
+        count = partial(_count, stream)
+        return await ground.streaming("measuring a stream", count, trio.CapacityLimiter(1))
+
+
+def _count(stream: Iterator[memoryview]) -> int:
+    return sum(map(len, stream))
+
+
+@asynccontextmanager
+async def _opened(
+    ground: Ground, snapshot: Target, base: Target | None, skip: int
+) -> AsyncIterator[Iterator[memoryview]]:
+    """The stream, to be made in worker threads; its snapshots are held meanwhile."""
     held = [target.createtxg for target in (snapshot, base) if target is not None]
     for createtxg in held:
         ground.held[createtxg] = ground.held.get(createtxg, 0) + 1
     files: list[int] = []
-    pieces: _Pieces | None = None
     try:
-        stream = await ground.look("sending a snapshot", partial(_open, ground, snapshot, base, files))
-        pieces = _Pieces(ground, stream)
-        yield pieces
+        yield await ground.look("sending a snapshot", partial(_open, ground, snapshot, base, skip, files))
     finally:
-        if pieces is not None:
-            pieces.end()
         for file in files:
             os.close(file)
         for createtxg in held:
@@ -57,15 +77,26 @@ async def send(
                 del ground.held[createtxg]
 
 
-def _open(ground: Ground, snapshot: Target, base: Target | None, files: list[int]) -> Iterator[memoryview]:
+def _open(
+    ground: Ground, snapshot: Target, base: Target | None, skip: int, files: list[int]
+) -> Iterator[memoryview]:
     with ground.catalog.lock:
         entry = _sendable(ground.catalog, snapshot)
         base_entry = None if base is None else _base(ground.catalog, entry, base)
     side = _side(ground, entry, base_entry, files)
     if base_entry is None:
-        return write_stream(side.file, side.info)
+        return _from(skip, write_stream(side.file, side.info))
     base_side = _side(ground, base_entry, None, files)
-    return write_stream(side.file, side.info, base=base_side.info, base_fd=base_side.file)
+    return _from(skip, write_stream(side.file, side.info, base=base_side.info, base_fd=base_side.file))
+
+
+def _from(skip: int, stream: Iterator[memoryview]) -> Iterator[memoryview]:
+    """``stream`` without its first ``skip`` bytes. A reader that goes away need not wait for them."""
+    for piece in stream:
+        trio.from_thread.check_cancelled()
+        if skip < len(piece):
+            yield piece[skip:]
+        skip = max(0, skip - len(piece))
 
 
 def _sendable(catalog: Catalog, target: Target) -> Entry:

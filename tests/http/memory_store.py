@@ -198,21 +198,27 @@ class MemoryStore:
     # --- downloads
 
     def download(
-        self, request: SnapshotRequest, caller: Caller = LOCAL
+        self, request: SnapshotRequest, caller: Caller = LOCAL, *, offset: int = 0
     ) -> AbstractAsyncContextManager[Download]:
-        return self._download(request)
+        return self._download(request, offset)
 
     @asynccontextmanager
-    async def _download(self, request: SnapshotRequest) -> AsyncIterator[Download]:
+    async def _download(self, request: SnapshotRequest, offset: int = 0) -> AsyncIterator[Download]:
         name = self._find_snapshot(request.id)
+        content = self.snapshots[name]
+
+        async def measure() -> int:
+            return len(content)
+
         self.open_downloads += 1
         try:
-            async with aclosing(self.chunks(name)) as chunks:
+            async with aclosing(self.chunks(name)) as pieces, aclosing(_behind(offset, pieces)) as chunks:
                 yield Download(
                     content_type="application/octet-stream",
                     filename=f"{name.replace('/', '-')}.zfs",
-                    etag="1f2e3d4c5b6a7988",
+                    etag=f"1f2e3d4c5b6a7988{f'-{request.base}' if request.base else ''}",
                     chunks=chunks,
+                    measure=measure,
                 )
         finally:
             self.open_downloads -= 1
@@ -222,3 +228,12 @@ class MemoryStore:
         content = self.snapshots[name]
         for start in range(0, len(content), 100_000):
             yield memoryview(content)[start : start + 100_000]
+
+
+async def _behind(
+    offset: int, pieces: AsyncIterator[bytes | memoryview]
+) -> AsyncGenerator[bytes | memoryview, None]:
+    async for piece in pieces:
+        if offset < len(piece):
+            yield piece[offset:]
+        offset = max(0, offset - len(piece))

@@ -4,6 +4,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import msgspec
 import pytest
 import trio
 import trio.testing
@@ -15,7 +16,7 @@ from imagestore.service import Download
 from tests.http.conftest import Start
 from tests.http.gated_store import POOL_FAILED, EndlessStore, FailingStore, SilentStore, StreamingStore
 from tests.http.memory_store import MemoryStore
-from tests.http.wire import Reply, Wire
+from tests.http.wire import Reply, Wire, request_bytes
 
 PATH = "/snapshots/download"
 Address = tuple[str, int]
@@ -202,7 +203,7 @@ def test_pieces_are_neither_small_nor_large(chunk_bytes: int, count: int) -> Non
 async def test_a_file_name_cannot_break_out_of_its_header(start: Start) -> None:
     class Odd(StreamingStore):
         @asynccontextmanager
-        async def _download(self, request: SnapshotRequest) -> AsyncIterator[Download]:
+        async def _download(self, request: SnapshotRequest, offset: int = 0) -> AsyncIterator[Download]:
             async with super()._download(request) as download:
                 yield Download(
                     content_type="application/x-tar",
@@ -216,3 +217,122 @@ async def test_a_file_name_cannot_break_out_of_its_header(start: Start) -> None:
     assert reply.headers["content-type"] == "application/x-tar"
     assert "etag" not in reply.headers
     assert reply.body == b"tar"
+
+
+# --- parts
+
+ETAG = '"1f2e3d4c5b6a7988"'
+CONTENT = bytes(range(251)) * 4000
+
+
+@pytest.mark.parametrize(
+    ("wanted", "first", "end"),
+    [
+        ("bytes=0-", 0, len(CONTENT)),
+        ("bytes=0-0", 0, 1),
+        ("bytes=99999-", 99_999, len(CONTENT)),
+        ("bytes=100000-499999", 100_000, 500_000),
+        (f"bytes={len(CONTENT) - 1}-", len(CONTENT) - 1, len(CONTENT)),
+        ("bytes=5-99999999999", 5, len(CONTENT)),
+        (" Bytes = 7-9 ", 7, 10),
+    ],
+)
+@pytest.mark.parametrize("if_range", [{}, {"If-Range": ETAG}])
+async def test_a_part_is_the_very_bytes_and_says_where_they_stand(
+    wanted: str, first: int, end: int, if_range: dict[str, str], store: MemoryStore, address: Address
+) -> None:
+    store.snapshots["v@s"] = CONTENT
+    async with await Wire.open(address) as wire:
+        reply = await wire.ask("GET", f"{PATH}?id=v@s", {"Range": wanted, **if_range})
+        assert (reply.status, reply.whole) == (206, True)
+        assert reply.body == CONTENT[first:end]
+        assert reply.headers["content-range"] == f"bytes {first}-{end - 1}/{len(CONTENT)}"
+        assert reply.headers["content-length"] == str(end - first)
+        assert reply.headers["etag"] == ETAG
+        assert (await wire.ask("GET", "/healthz")).body == b"ok\n"
+    assert store.open_downloads == 0
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Range": "bytes=5-", "If-Range": '"another"'},
+        {"Range": "bytes=5-", "If-Range": f"W/{ETAG}"},
+        {"Range": "bytes=5-", "If-Range": "Wed, 21 Oct 2026 07:28:00 GMT"},
+        {"Range": "bytes=99999999-", "If-Range": '"another"'},
+        {"Range": "bytes=0-4,9-12"},
+        {"Range": "bytes=-5"},
+        {"Range": "bytes=9-5"},
+        {"Range": "lines=1-2"},
+        {"Range": "bytes=1-2x"},
+        {"Range": "bytes=9999999999999999999999-"},
+        {"If-Range": ETAG},
+    ],
+)
+async def test_a_part_of_something_else_gets_the_whole(
+    headers: dict[str, str], store: MemoryStore, address: Address
+) -> None:
+    store.snapshots["v@s"] = CONTENT
+    async with await Wire.open(address) as wire:
+        reply = await wire.ask("GET", f"{PATH}?id=v@s", headers)
+    assert (reply.status, reply.whole, reply.body) == (200, True, CONTENT)
+    assert reply.headers["accept-ranges"] == "bytes"
+    assert store.open_downloads == 0
+
+
+@pytest.mark.parametrize("first", [len(CONTENT), len(CONTENT) + 1])
+async def test_a_part_behind_the_end_is_refused_with_the_length(
+    first: int, store: MemoryStore, address: Address
+) -> None:
+    store.snapshots["v@s"] = CONTENT
+    async with await Wire.open(address) as wire:
+        reply = await wire.ask("GET", f"{PATH}?id=v@s", {"Range": f"bytes={first}-"})
+    assert (reply.status, reply.headers["content-range"]) == (416, f"bytes */{len(CONTENT)}")
+    assert store.open_downloads == 0
+
+
+async def test_what_has_no_etag_has_no_parts(start: Start) -> None:
+    class Archive(MemoryStore):
+        @asynccontextmanager
+        async def _download(self, request: SnapshotRequest, offset: int = 0) -> AsyncIterator[Download]:
+            async with super()._download(request) as download:
+                yield Download(content_type="x/y", filename="", etag="", chunks=download.chunks)
+
+    store = Archive()
+    store.snapshots["v@s"] = CONTENT
+    async with await Wire.open((await start(store)).address) as wire:
+        reply = await wire.ask("GET", f"{PATH}?id=v@s", {"Range": "bytes=5-"})
+    assert (reply.status, reply.body) == (200, CONTENT)
+    assert "accept-ranges" not in reply.headers
+
+
+@pytest.mark.parametrize(
+    ("query", "body"),
+    [("?id=v@s&from=%40a", b""), ("", b'{"id":"v@s","from":"@a"}'), ("", b'{"id":"v@s","FROM":"@a"}')],
+)
+async def test_the_base_is_named_by_from(
+    query: str, body: bytes, store: MemoryStore, address: Address
+) -> None:
+    store.snapshots["v@s"] = CONTENT
+    reply = await get(address, query, body, "POST" if body else "GET")
+    assert reply.headers["etag"] == '"1f2e3d4c5b6a7988-@a"'
+
+
+async def test_a_part_that_ends_too_soon_breaks_off(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    class Short(MemoryStore):
+        @asynccontextmanager
+        async def _download(self, request: SnapshotRequest, offset: int = 0) -> AsyncIterator[Download]:
+            async def measure() -> int:
+                return len(CONTENT) + 1
+
+            async with super()._download(request, offset) as download:
+                yield msgspec.structs.replace(download, measure=measure)
+
+    store = Short()
+    store.snapshots["v@s"] = CONTENT
+    async with await Wire.open((await start(store)).address) as wire:
+        await wire.send(request_bytes("GET", f"{PATH}?id=v@s", {"Range": "bytes=5-"}, b""))
+        received = await wire.rest()
+    assert received.startswith(b"HTTP/1.1 206")
+    assert f"content-length: {len(CONTENT) - 4}".encode() in received
+    assert "broke off" in caplog.text

@@ -16,7 +16,7 @@ def guest_after(sent: str) -> str:
 
 def test_every_request_of_the_method_table_can_be_read_with_all_its_fields() -> None:
     for method in METHODS:
-        assert set(REQUESTS[method.request].fields) == set(method.request.__struct_fields__)
+        assert set(REQUESTS[method.request].fields) == set(method.request.__struct_encode_fields__)
 
 
 @pytest.mark.parametrize(

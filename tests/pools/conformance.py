@@ -724,6 +724,21 @@ class Sending:
         await harness.reopen()
         assert (await self._sent(harness.pool, one), await self._sent(harness.pool, two, one)) == first
 
+    @pytest.mark.parametrize("incremental", [False, True])
+    async def test_a_stream_goes_on_where_it_broke_off(self, pool: PoolDriver, incremental: bool) -> None:
+        disk, _ = await guest(pool)
+        write(pool, disk.name, NEW * 5, offset=3 * BLOCK)
+        two = await snapshot(pool, disk, "two")
+        base = (await pool.get(f"{disk.name}@one")).target if incremental else None
+        async with pool.send(two.target, base=base) as pieces:
+            whole = b"".join([bytes(piece) async for piece in pieces])
+        assert await pool.send_bytes(two.target, base=base) == len(whole)
+        for skip in (1, 312, len(whole) // 2, len(whole) - 1, len(whole)):
+            async with pool.send(two.target, base=base, skip=skip) as pieces:
+                assert b"".join([bytes(piece) async for piece in pieces]) == whole[skip:]
+        with pytest.raises(NotFound):
+            await pool.send_bytes(other(two.target))
+
     async def test_an_incremental_stream_names_its_base(self, pool: PoolDriver) -> None:
         disk, _ = await guest(pool)
         one = await pool.get(f"{disk.name}@one")
