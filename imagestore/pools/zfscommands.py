@@ -26,6 +26,9 @@ from imagestore.pools.zfsfailures import failure
 CHANGE_SECONDS = 300.0
 """How long one command may take before its pool is considered stuck."""
 
+_CHILDREN = trio.CapacityLimiter(64)
+"""Threads that wait for children; what bounds the children themselves is the zpool actor."""
+
 _SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -62,7 +65,7 @@ class Commands:
     ) -> subprocess.Popen[bytes]:
         """Start a child that the caller feeds, reads and reaps. Raises PoolError."""
         try:
-            return subprocess.Popen(
+            return subprocess.Popen(  # noqa: S603 (no shell; names were checked by imagestore.names)
                 [self._paths[words[0]], *words[1:]],
                 stdin=stdin,
                 stdout=stdout,
@@ -140,7 +143,3 @@ class Commands:
             output=output.decode(errors="replace"),
             complaint=complaint.decode(errors="replace"),
         )
-
-
-_CHILDREN = trio.CapacityLimiter(64)
-"""Threads that wait for children; what bounds the children themselves is the zpool actor."""

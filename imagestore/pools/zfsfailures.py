@@ -33,7 +33,9 @@ def failure(words: Sequence[str], complaint: str, pool: str) -> ImageStoreError:
     for pattern, make in _MEANINGS:
         match = pattern.search(text)
         if match is not None:
-            named = match.groupdict().get("name") or _first_name(text)
+            # The text of a failed rename names what was to be renamed, and not what is in its way.
+            is_rename = tuple(words[:2]) == ("zfs", "rename")
+            named = words[-1] if is_rename else _first_name(text)
             return make(relative(named, pool), pool, text)
     command = " ".join(words[:2])
     return PoolError(f"{command} failed: {text or 'it said nothing'}"[:600])
@@ -49,8 +51,8 @@ def relative(name: str, pool: str) -> str:
 
 
 def _first_name(text: str) -> str:
-    match = re.search(r"'([^']+)'", text)
-    return match.group(1) if match else ""
+    match = re.search(r"'([^']+)'|snapshot ([^\s']+@[^\s']+):", text)
+    return (match.group(1) or match.group(2)) if match else ""
 
 
 def in_use(name: str, users: Sequence[str]) -> InUse:
@@ -99,33 +101,33 @@ _MEANINGS: tuple[tuple[re.Pattern[str], Made], ...] = tuple(
         (r"pool I/O is currently suspended", _suspended),
         (r"(ZFS|zfs) modules? (cannot be auto-loaded|are not loaded|is not loaded)", _not_loaded),
         (r"no such pool", _missing_pool),
-        (r"permission denied|[Oo]peration not permitted", _no_rights),
+        (r"[Pp]ermission denied|[Oo]peration not permitted", _no_rights),
         (
-            r"out of space|No space left on device|dataset quota exceeded|Disk quota exceeded|"
+            r"out of space|No space left on device|quota exceeded|Disk quota exceeded|"
             r"size is greater than available space|exceeds? (the )?quota|reservation exceeds",
             lambda name, _pool, text: NoSpace(detail=text),
         ),
         (
-            r"'(?P<name>[^']+)'.*(dataset already exists|destination '[^']*' exists)|already exists",
+            r"already exists|destination '[^']*' exists",
             lambda name, _pool, text: AlreadyExists.named(name, detail=text),
         ),
         (r"dataset is busy|Device or resource busy|pool or dataset is busy", lambda n, _p, _t: in_use(n, ())),
         (
-            r"parent is not a filesystem|parent of this dataset is not|not a (volume or )?filesystem",
+            r"(parent|parent '[^']*') is not a filesystem",
             _quoted(NotValid),
         ),
         (
-            r"dataset does not exist|no such (dataset|parent)|parent does not exist|could not find any snapshots",
+            r"dataset does not exist|no such dataset|parent does not exist|could not find any snapshots",
             _quoted(NotFound),
         ),
         (
             r"invalid (dataset|snapshot|character)|name is too long|missing dataset name|bad numeric value|"
-            r"must be a multiple|must be power of 2|is too large|operation not applicable to datasets",
+            r"must be a multiple|must be power of 2|is too large|does not apply to datasets|missing '@'",
             _quoted(InvalidArgument),
         ),
         (
-            r"invalid stream|invalid backup stream|incomplete stream|checksum mismatch|"
-            r"bad magic number|stream has unsupported feature",
+            r"invalid stream|invalid backup stream|incomplete stream|failed to read from stream|"
+            r"checksum mismatch|bad magic number|stream has unsupported feature",
             lambda _name, _pool, text: StreamError(f"zfs receive refused the stream: {text}"),
         ),
         (

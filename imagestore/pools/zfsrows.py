@@ -8,10 +8,9 @@ source ``local``: a tag that came with somebody's stream (``received``) is none.
 Pure: text in, rows out.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Final
 
-from imagestore import names
 from imagestore.pools.base import Dataset, Kind, Tags
 from imagestore.pools.zfsfailures import relative
 
@@ -47,9 +46,7 @@ def rows(text: str, pool: str) -> list[Dataset]:
     for line in text.splitlines():
         name, key, value, source = line.split("\t")
         properties = by_name.setdefault(name, {})
-        if not key.startswith(PREFIX):
-            properties[key] = value
-        elif source == "local":
+        if source == "local" or not key.startswith(PREFIX):
             properties[key] = value
     found = [_row(relative(name, pool), properties, pool) for name, properties in by_name.items()]
     return sorted((row for row in found if not is_receiving(row.name)), key=listing_key)
@@ -102,11 +99,3 @@ def tag_options(tags: Tags) -> list[str]:
 
 def options(pairs: Iterable[tuple[str, str]]) -> list[str]:
     return [word for name, value in pairs for word in ("-o", f"{name}={value}")]
-
-
-def full(name: str, pool: str) -> str:
-    return names.full(name, pool)
-
-
-def fulls(all_names: Sequence[str], pool: str) -> list[str]:
-    return [names.full(name, pool) for name in all_names]

@@ -1,0 +1,171 @@
+"""The ZFS driver: a pool of OpenZFS, through the ``zfs`` and ``zpool`` commands.
+
+How changes are made is in ``zfschanging``, how content comes and goes in
+``zfsreceiving`` and ``zfssending``.  New file systems are never mounted
+(``canmount=off``): a channel program refuses those that are.  New volumes are
+sparse, lz4, ``volmode=dev``, and have a ``volblocksize`` for the pool's
+geometry.
+
+What differs from a directory pool: nothing overrides an open volume, ``force``
+included; snapshots of open disks are always taken; ``list`` shows ``written``
+of volumes as of now; ``generation`` also counts what the store itself changed,
+as there is nothing that tells its events from others'.
+"""
+
+import os
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+
+import trio
+
+from imagestore.errors import PoolError
+from imagestore.pools import zfschanging, zfsopening, zfsprograms, zfsreceiving, zfssending
+from imagestore.pools.base import Creation, Dataset, Mark, Receiver, Space, Tags, Target
+from imagestore.pools.zfscommands import Commands
+from imagestore.pools.zfsground import ZfsGround
+from imagestore.pools.zfsrows import PREFIX
+from imagestore.pools.zfswatch import Watch
+
+_JOURNAL = f"{PREFIX}journal"
+_EPOCH = f"{PREFIX}epoch"
+
+LOCK_SECONDS = 60.0
+"""How long a store that starts waits for children of an earlier one."""
+
+
+async def open_zfs_pool(
+    name: str,
+    *,
+    lock_directory: str = zfsopening.LOCK_DIRECTORY,
+    lock_deadline: float = LOCK_SECONDS,
+    clock: Callable[[], float] = time.time,
+    entropy: Callable[[int], bytes] = secrets.token_bytes,
+) -> "ZfsPool":
+    """Open pool ``name`` and lock it against other stores and children of earlier ones.
+
+    ``lock_deadline``, in seconds, is how long those are waited for.
+
+    Raises:
+        ConfigError: ``name`` cannot be a pool.
+        PoolBusy: a store or a child of one still has it after ``lock_deadline``.
+        PoolError: there is no such pool, it does not work, or there is no OpenZFS.
+    """
+    lock = await zfsopening.take_lock(name, lock_directory, lock_deadline)
+    try:
+        commands = Commands(name, lock)
+        sector_bytes = await zfsopening.check_pool(commands)
+        await zfsopening.remove_remains(commands)
+        block_bytes = await zfsopening.block_bytes(commands, sector_bytes)
+        watch = Watch(commands)
+    except BaseException:
+        os.close(lock)
+        raise
+    ground = ZfsGround(commands, watch, lock, block_bytes=block_bytes, clock=clock, entropy=entropy)
+    return ZfsPool(ground)
+
+
+class ZfsPool:
+    """An OpenZFS pool; implements :class:`imagestore.pools.base.PoolDriver`."""
+
+    def __init__(self, ground: ZfsGround) -> None:
+        self._ground = ground
+
+    @property
+    def name(self) -> str:
+        return self._ground.pool
+
+    async def close(self) -> None:
+        await self._ground.close()
+
+    # -- whose pool it is -------------------------------------------------------
+
+    async def mark(self) -> Mark | None:
+        asked = f"{_JOURNAL},{_EPOCH}"
+        text = await self._ground.look("zfs", "get", "-Hp", "-o", "property,value,source", asked, self.name)
+        found = {}
+        for line in text.splitlines():
+            key, value, source = line.split("\t")
+            if source == "local":
+                found[key] = value
+        if _JOURNAL not in found:
+            return None
+        epoch = found.get(_EPOCH, "0")
+        if not epoch.isdecimal():
+            raise PoolError(f"pool {self.name} carries a mark that is not understood: {_EPOCH}={epoch!r}")
+        return Mark(journal=found[_JOURNAL], epoch=int(epoch))
+
+    async def set_mark(self, mark: Mark | None) -> None:
+        root = await self.get("")
+        pairs = [(_JOURNAL, mark.journal if mark else ""), (_EPOCH, str(mark.epoch) if mark else "")]
+        await zfsprograms.set_properties(self._ground.commands, root.target, pairs)
+
+    # -- looking ----------------------------------------------------------------
+
+    async def list(self) -> Sequence[Dataset]:
+        return await self._ground.under("")
+
+    async def get(self, name: str) -> Dataset:
+        return await self._ground.get(name)
+
+    async def generation(self) -> int:
+        _ = self._ground.commands
+        return await trio.to_thread.run_sync(self._ground.watch.generation)
+
+    async def space(self) -> Space:
+        text = await self._ground.look("zfs", "get", "-Hp", "-o", "value", "used,available", self.name)
+        used, available = (int(value) for value in text.split())
+        return Space(total=used + available, available=available)
+
+    def device(self, name: str) -> str:
+        return self._ground.device(name)
+
+    async def users(self, name: str) -> Sequence[str]:
+        row = await self.get(name)
+        return await self._ground.users(name) if row.kind == "volume" else ()
+
+    # -- changing ---------------------------------------------------------------
+
+    async def create(self, creations: Sequence[Creation]) -> Sequence[Dataset]:
+        return await zfschanging.create(self._ground, creations)
+
+    async def snapshot(self, volumes: Sequence[Target], snapshot: str, tags: Tags) -> Sequence[Dataset]:
+        return await zfschanging.snapshot(self._ground, volumes, snapshot, tags)
+
+    async def destroy(self, targets: Sequence[Target], *, force: bool = False) -> None:
+        await zfschanging.destroy(self._ground, targets)
+
+    async def rollback(
+        self, snapshots: Sequence[Target], *, destroy: Sequence[Target], operation: str, force: bool = False
+    ) -> Sequence[Dataset]:
+        return await zfschanging.rollback(self._ground, snapshots, destroy, operation)
+
+    async def rename(self, target: Target, name: str) -> Sequence[Dataset]:
+        return await zfschanging.rename(self._ground, target, name)
+
+    async def resize(self, volume: Target, size: int) -> Dataset:
+        return await zfschanging.resize(self._ground, volume, size)
+
+    async def tag(self, target: Target, tags: Tags) -> Dataset:
+        return await zfschanging.tag(self._ground, target, tags)
+
+    # -- streams ----------------------------------------------------------------
+
+    def send(
+        self, snapshot: Target, *, base: Target | None = None, skip: int = 0
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes | memoryview]]:
+        return zfssending.send(self._ground, snapshot, base, skip)
+
+    async def send_bytes(self, snapshot: Target, *, base: Target | None = None) -> int:
+        return await zfssending.send_bytes(self._ground, snapshot, base)
+
+    def receive_stream(
+        self, name: str, tags: Tags, *, snapshot_tags: Tags
+    ) -> AbstractAsyncContextManager[Receiver]:
+        return zfsreceiving.receive_stream(self._ground, name, tags, snapshot_tags)
+
+    def receive_raw(
+        self, name: str, tags: Tags, *, snapshot: str, snapshot_tags: Tags
+    ) -> AbstractAsyncContextManager[Receiver]:
+        return zfsreceiving.receive_raw(self._ground, name, tags, snapshot, snapshot_tags)

@@ -1,0 +1,110 @@
+"""Device nodes of volumes: when they are there, and who has them open.
+
+``/dev/zvol/POOL/NAME`` is a link that udev makes after the kernel has made the
+node: it can come late, and one of a destroyed or renamed volume can linger.
+So whoever makes a volume waits for its link, and whoever takes one away waits
+until the link is gone, both up to a deadline.
+
+Users of an open volume are processes, and the kernel itself: a mounted file
+system, swap, a device mapper above it.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import Final
+
+import trio
+
+from imagestore import names
+from imagestore.errors import PoolError
+from imagestore.pools.inuse import writers
+
+NODES: Final = "/dev/zvol"
+
+_UDEV_QUEUE: Final = "/run/udev/queue"
+"""There while udev has events to deal with."""
+
+_FIRST_WAIT_SECONDS: Final = 0.002
+_LONGEST_WAIT_SECONDS: Final = 0.1
+
+
+def node(pool: str, name: str) -> str:
+    """Where a volume can be opened."""
+    return f"{NODES}/{names.full(name, pool)}"
+
+
+async def wait_for_nodes(paths: Sequence[str], deadline_seconds: float) -> None:
+    """Return when all are there to stay: the link is made, and udev has nothing more to do.
+
+    A volume whose ``volmode`` is set appears, disappears and appears again.
+
+    Raises:
+        PoolError: they did not come in time.
+    """
+    missing = await _wait(paths, _is_settled, deadline_seconds)
+    missing = [path for path in missing if not os.path.exists(path)]
+    if missing:
+        raise PoolError(
+            f"the device {missing[0]} did not appear within {deadline_seconds:.0f} seconds",
+            detail="udev makes it: see that systemd-udevd runs and knows 60-zvol.rules (zfsutils-linux)",
+        )
+
+
+async def wait_until_gone(paths: Sequence[str], deadline_seconds: float) -> None:
+    """Return when none is there any more, or after the deadline: a link that lingers harms nobody."""
+    await _wait(paths, lambda path: not os.path.lexists(path), deadline_seconds)
+
+
+def _is_settled(path: str) -> bool:
+    return os.path.exists(path) and not os.path.exists(_UDEV_QUEUE)
+
+
+async def _wait(paths: Sequence[str], is_done: Callable[[str], bool], deadline_seconds: float) -> list[str]:
+    """Those of ``paths`` for which it was not so before the deadline."""
+    left = [path for path in paths if not is_done(path)]
+    pause = _FIRST_WAIT_SECONDS
+    with trio.move_on_after(deadline_seconds):
+        while left:
+            await trio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_WAIT_SECONDS)
+            left = [path for path in left if not is_done(path)]
+    return left
+
+
+def users(path: str) -> list[str]:
+    """Who has the volume at ``path`` open for writing, as ``pid 4242 qemu-system-x86``; blocks.
+
+    A volume without a node has none.
+    """
+    try:
+        number = os.stat(path).st_rdev
+    except OSError:
+        return []
+    return [*writers(path), *_mounts(number), *_holders(number)]
+
+
+def _mounts(number: int) -> Iterator[str]:
+    """Where the volume or a partition of it is mounted."""
+    numbers = {f"{os.major(part)}:{os.minor(part)}" for part in (number, *_partitions(number))}
+    with suppress(OSError), open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            words = line.split()
+            if words[2] in numbers:
+                yield f"mounted at {words[4]}"
+
+
+def _partitions(number: int) -> Iterator[int]:
+    block = f"/sys/dev/block/{os.major(number)}:{os.minor(number)}"
+    with suppress(OSError):
+        for entry in os.listdir(block):
+            with suppress(OSError, ValueError), open(f"{block}/{entry}/dev", encoding="ascii") as file:
+                major, minor = file.read().split(":")
+                yield os.makedev(int(major), int(minor))
+
+
+def _holders(number: int) -> Iterator[str]:
+    """Device mapper, RAID and such that are built on it."""
+    with suppress(OSError):
+        for holder in sorted(os.listdir(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}/holders")):
+            yield f"/dev/{holder}"

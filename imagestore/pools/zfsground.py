@@ -1,0 +1,201 @@
+"""The ground that every change of a ZFS pool stands on.
+
+Owns an open pool's commands, its lock, its watch, and what all changes share:
+looking a dataset up by name and by identity, trying again what is busy,
+waiting for device nodes.  Knows nothing of what a change is.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TypeVar
+
+import trio
+
+from imagestore import names
+from imagestore.errors import AlreadyExists, Held, InUse, InvalidArgument, NotFound, PoolError
+from imagestore.pools import zfsdevices
+from imagestore.pools.base import Dataset, Identity, Target
+from imagestore.pools.zfscommands import Commands
+from imagestore.pools.zfsfailures import in_use
+from imagestore.pools.zfsrows import GET, is_receiving, rows
+from imagestore.pools.zfswatch import Watch
+
+NODE_SECONDS = 30.0
+"""How long a device node may take to appear."""
+
+BUSY_SECONDS = 10.0
+"""How long "busy" is tried again for when no process is seen: udev, blkid and LVM look at new volumes."""
+
+_FIRST_PAUSE_SECONDS = 0.02
+_LONGEST_PAUSE_SECONDS = 0.5
+
+SECTOR_BYTES = 512
+MAX_SIZE_BYTES = (1 << 63) - SECTOR_BYTES
+
+COMPRESSION = ("compression", "lz4")
+VOLMODE = ("volmode", "dev")
+
+T = TypeVar("T")
+
+
+class ZfsGround:
+    """An open pool.  ``block_bytes`` is the volblocksize of new volumes; ``sending`` counts, by
+    identity, the sends that keep a snapshot."""
+
+    def __init__(
+        self,
+        commands: Commands,
+        watch: Watch,
+        lock: int,
+        *,
+        block_bytes: int,
+        clock: Callable[[], float],
+        entropy: Callable[[int], bytes],
+    ) -> None:
+        self.pool = commands.pool
+        self.watch = watch
+        self.block_bytes = block_bytes
+        self.clock = clock
+        self.entropy = entropy
+        self.sending: Counter[Identity] = Counter()
+        self._commands = commands
+        self._lock: int | None = lock
+
+    async def close(self) -> None:
+        lock, self._lock = self._lock, None
+        if lock is None:
+            return
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(self.watch.close)
+        # Not unlocked: a child that still runs keeps it.
+        os.close(lock)
+
+    @property
+    def commands(self) -> Commands:
+        """Raises PoolError when the pool is closed."""
+        if self._lock is None:
+            raise PoolError(f"pool {self.pool} is closed")
+        return self._commands
+
+    def full(self, name: str) -> str:
+        return names.full(name, self.pool)
+
+    def device(self, name: str) -> str:
+        return zfsdevices.node(self.pool, name)
+
+    # -- looking ----------------------------------------------------------------
+
+    async def look(self, *words: str) -> str:
+        return await self.commands.look(*words)
+
+    async def under(self, name: str) -> Sequence[Dataset]:
+        """A dataset, its snapshots, and all that is in it, in listing order. Raises NotFound."""
+        text = await self.look("zfs", GET[0], "-r", *GET[1:], self.full(name))
+        return await trio.to_thread.run_sync(rows, text, self.pool)
+
+    async def rows(self, wanted: Sequence[str]) -> Sequence[Dataset]:
+        """Rows in the order of ``wanted``. Raises NotFound."""
+        for name in wanted:
+            if is_receiving(name):
+                raise NotFound(detail=f"{name} is being received")
+        if not wanted:
+            return []
+        text = await self.look("zfs", *GET, *(self.full(name) for name in dict.fromkeys(wanted)))
+        found = {row.name: row for row in rows(text, self.pool)}
+        missing = [name for name in wanted if name not in found]
+        if missing:
+            raise NotFound(detail=f"{', '.join(missing)}: no such dataset")
+        return [found[name] for name in wanted]
+
+    async def get(self, name: str) -> Dataset:
+        (row,) = await self.rows([name])
+        return row
+
+    async def meant(self, targets: Sequence[Target]) -> Sequence[Dataset]:
+        """The rows of ``targets``. Raises NotFound if one is another dataset now."""
+        found = await self.rows([target.name for target in targets])
+        for target, row in zip(targets, found, strict=True):
+            if row.identity != target.identity:
+                raise NotFound(detail=f"{target.name} is another dataset than was meant")
+        return found
+
+    async def users(self, name: str) -> Sequence[str]:
+        """Who has the volume open for writing."""
+        return await trio.to_thread.run_sync(zfsdevices.users, self.device(name))
+
+    async def has_volmode(self, parent: str) -> bool:
+        """Whether what is made in ``parent`` has the right ``volmode`` of itself.
+
+        Setting it makes a volume's node come, go and come again; inheriting it does not.
+        """
+        key, value = VOLMODE
+        return (await self.look("zfs", "get", "-Hp", "-o", "value", key, self.full(parent))).strip() == value
+
+    # -- changing ---------------------------------------------------------------
+
+    async def change(self, *words: str) -> str:
+        """Run a command that changes the pool; see ``Commands.change``."""
+        return await self.commands.change(*words)
+
+    async def retry_busy(self, volumes: Sequence[str], change: Callable[[], Awaitable[T]]) -> T:
+        """Try again while nobody can be named that has one of ``volumes`` open.
+
+        Raises:
+            InUse: naming who has it, or at the end of the bound nobody.
+        """
+        deadline = trio.current_time() + BUSY_SECONDS
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                return await change()
+            except InUse:
+                for name in volumes:
+                    if "@" not in name and (users := await self.users(name)):
+                        raise in_use(name, users) from None
+                if trio.current_time() >= deadline:
+                    raise
+                await trio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    def check_not_sending(self, targets: Iterable[Target]) -> None:
+        """Raises Held, naming those of ``targets`` that are being sent."""
+        kept = sorted(target.name for target in targets if self.sending[target.identity] > 0)
+        if kept:
+            raise Held.named(kept)
+
+    async def wait_for_nodes(self, volumes: Iterable[str]) -> None:
+        await zfsdevices.wait_for_nodes([self.device(name) for name in volumes], NODE_SECONDS)
+
+    async def wait_until_gone(self, volumes: Iterable[str]) -> None:
+        paths = [self.device(name) for name in volumes if "@" not in name]
+        await zfsdevices.wait_until_gone(paths, NODE_SECONDS)
+
+
+async def uncancelled(function: Callable[..., Awaitable[T]], *arguments: object) -> T:
+    """What was begun is brought to its end, whatever is cancelled meanwhile."""
+    result: list[T] = []
+    with trio.CancelScope(shield=True):
+        result.append(await function(*arguments))
+    return result[0]
+
+
+def check_name(name: str, pool: str) -> None:
+    """Raises AlreadyExists (the root), InvalidArgument unless a dataset can be made as ``name``."""
+    if name == "":
+        raise AlreadyExists.named(name)
+    if "@" in name:
+        raise InvalidArgument(detail=f"{name}: snapshots are not made like this")
+    if len(names.full(name, pool).encode()) > names.MAX_NAME_BYTES:
+        raise InvalidArgument(
+            detail=f"{name}: with the pool's name it is over {names.MAX_NAME_BYTES} bytes long"
+        )
+
+
+def check_size(size: int) -> None:
+    """Raises InvalidArgument unless ``size``, in bytes, can be a volume's."""
+    if size <= 0 or size % SECTOR_BYTES or size > MAX_SIZE_BYTES:
+        raise InvalidArgument(
+            detail=f"a volume's size is a multiple of {SECTOR_BYTES} from {SECTOR_BYTES} to {MAX_SIZE_BYTES}"
+            f" bytes, not {size}"
+        )

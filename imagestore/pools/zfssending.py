@@ -1,0 +1,118 @@
+"""Sends snapshots of a ZFS pool: the bytes of ``zfs send``, read from a pipe.
+
+The kernel keeps a snapshot from being destroyed while it is sent; the driver
+keeps its base, too (``ZfsGround.sending``).  A consumer that goes away ends the child,
+which is reaped before the snapshot is let go.
+"""
+
+import fcntl
+import os
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+
+import trio
+
+from imagestore import names
+from imagestore.errors import NotSnapshot, NotValid, NotVolume, PoolError
+from imagestore.pools.base import Dataset, Target
+from imagestore.pools.zfsfailures import failure
+from imagestore.pools.zfsground import ZfsGround, uncancelled
+
+PIECE_BYTES: Final = 256 << 10
+"""A piece is at least so long, but for the last."""
+
+_PIPE_BYTES: Final = 1 << 20
+_REAP_SECONDS: Final = 60.0
+
+
+def check_base(snapshot: Dataset, base: Dataset | None, dataset: Dataset) -> None:
+    """Whether there is a stream of ``snapshot`` of the volume ``dataset``, from ``base``.
+
+    Raises NotVolume, NotValid.
+    """
+    if dataset.kind != "volume":
+        raise NotVolume(detail=f"{dataset.name} is a file system; snapshots of volumes are sent")
+    if base is None:
+        return
+    is_own = names.parent(base.name) == dataset.name and base.createtxg < snapshot.createtxg
+    if base.kind != "snapshot" or not (is_own or base.name == dataset.origin):
+        raise NotValid(
+            detail=f"{base.name} is neither an earlier snapshot of {dataset.name} nor what it was cloned from"
+        )
+
+
+@asynccontextmanager
+async def send(
+    ground: ZfsGround, target: Target, base_target: Target | None, skip: int = 0
+) -> AsyncIterator[AsyncIterator[bytes | memoryview]]:
+    """See ``PoolDriver.send``."""
+    snapshot, *bases = await ground.meant([target] if base_target is None else [target, base_target])
+    if snapshot.kind != "snapshot":
+        raise NotSnapshot(detail=f"{snapshot.name}: snapshots are sent")
+    check_base(snapshot, bases[0] if bases else None, await ground.get(names.parent(snapshot.name)))
+    from_base = [word for base in bases for word in ("-i", ground.full(base.name))]
+    words = ["zfs", "send", *from_base, ground.full(snapshot.name)]
+    kept = [row.identity for row in (snapshot, *bases)]
+    ground.sending.update(kept)
+    try:
+        ground.commands.check_alive()
+        child = ground.commands.start(words)
+        try:
+            yield _pieces(child, words, ground.pool, skip)
+        finally:
+            await uncancelled(_end, child)
+    finally:
+        ground.sending.subtract(kept)
+
+
+async def send_bytes(ground: ZfsGround, target: Target, base_target: Target | None) -> int:
+    """See ``PoolDriver.send_bytes``: what ``zfs send -n`` says is an estimate, so it is counted."""
+    async with send(ground, target, base_target) as pieces:
+        return sum([len(piece) async for piece in pieces])
+
+
+async def _pieces(
+    child: subprocess.Popen[bytes], words: list[str], pool: str, skip: int
+) -> AsyncIterator[memoryview]:
+    assert child.stdout is not None
+    pipe = child.stdout.fileno()
+    os.set_blocking(pipe, False)
+    with suppress(OSError):  # a user's pipes may be limited
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    buffer = memoryview(bytearray(_PIPE_BYTES))
+    filled = 0
+    while True:
+        try:
+            count = os.readv(pipe, [buffer[filled:]])
+        except BlockingIOError:
+            await trio.lowlevel.wait_readable(pipe)
+            continue
+        filled += count
+        if filled and (filled >= PIECE_BYTES or not count):
+            if skip < filled:
+                yield buffer[skip:filled]
+            else:
+                await trio.lowlevel.checkpoint()
+            skip = max(0, skip - filled)
+            filled = 0
+        if not count:
+            break
+    _, complaint = await trio.to_thread.run_sync(child.communicate, abandon_on_cancel=True)
+    if child.returncode:
+        raise failure(words, complaint.decode(errors="replace"), pool)
+
+
+async def _end(child: subprocess.Popen[bytes]) -> None:
+    """Kill it if it runs, and reap it."""
+    if child.returncode is None:
+        with suppress(OSError):
+            child.kill()
+        with trio.move_on_after(_REAP_SECONDS):
+            await trio.to_thread.run_sync(child.wait, abandon_on_cancel=True)
+    for pipe in (child.stdout, child.stderr):
+        if pipe is not None:
+            pipe.close()
+    if child.returncode is None:
+        raise PoolError("zfs send does not end: the pool is stuck")

@@ -1,0 +1,50 @@
+"""ZFS pools on sparse files, for tests in the machine."""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from imagestore.pools.zfs import ZfsPool, open_zfs_pool
+from tests.pools.harness import MIB
+
+
+def command(*words: str, data: bytes | None = None) -> str:
+    """Run a command that must succeed; its output."""
+    finished = subprocess.run(words, input=data, capture_output=True)
+    assert finished.returncode == 0, f"{' '.join(words)}: {finished.stderr.decode()}"
+    return finished.stdout.decode()
+
+
+@contextmanager
+def pool_on_file(name: str, directory: Path, *, size_bytes: int = 4096 * MIB) -> Iterator[str]:
+    """A new pool on one sparse file; destroyed at the end, whatever is in it."""
+    disk = directory / f"{name}.disk"
+    with disk.open("wb") as file:
+        file.truncate(size_bytes)
+    command("zpool", "create", "-f", "-o", "ashift=12", "-O", "mountpoint=none", name, str(disk))
+    try:
+        yield name
+    finally:
+        subprocess.run(["zpool", "destroy", "-f", name], check=True)
+        disk.unlink()
+
+
+class ZfsHarness:
+    """A ZFS pool under the conformance suite."""
+
+    force_overrides = False
+    snapshots_open_disks = True
+
+    def __init__(self, pool: ZfsPool) -> None:
+        self.pool = pool
+
+    async def reopen(self) -> None:
+        await self.pool.close()
+        self.pool = await open_zfs_pool(self.pool.name)
+
+
+async def empty(pool: ZfsPool) -> None:
+    """Destroy everything but the root, and take off the mark."""
+    await pool.set_mark(None)
+    await pool.destroy([row.target for row in await pool.list() if row.name])
