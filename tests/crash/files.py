@@ -15,7 +15,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from imagestore.events import reader
-from imagestore.events.catalogue import DatasetDestroyed, Envelope
+from imagestore.events.catalogue import DatasetDestroyed, DatasetLost, DatasetRenamed, Envelope
 from imagestore.events.state import State
 
 Identity = tuple[int, int]
@@ -157,3 +157,12 @@ def destroyed_by(events: Sequence[Envelope]) -> dict[Identity, str]:
         for envelope in events
         if isinstance(envelope.event, DatasetDestroyed)
     }
+
+
+def drift_in(events: Sequence[Envelope]) -> list[str]:
+    """What the store thought a stranger had done.  There is none: it has forgotten something of its own."""
+    return [
+        f"{type(envelope.event).__name__} {envelope.event.name}"
+        for envelope in events
+        if isinstance(envelope.event, DatasetLost | DatasetRenamed)
+    ]

@@ -234,6 +234,7 @@ class Judge:
         self._destroyed |= files.destroyed_by(events)
         rows = files.rows_of(place.pool)
         found = judge_journal(place, rows, self._destroyed, reader.replay(str(place.journal)))
+        found += [Finding("other", f"drift without a stranger: {text}") for text in files.drift_in(events)]
         found += [Finding("stray", text) for text in files.strays_of(place.pool, rows)]
         if found:
             return found

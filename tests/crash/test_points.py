@@ -136,8 +136,9 @@ def check_whole(place: Place) -> None:
     """Files, catalog, links, journal and state agree; nothing is left over or under way."""
     rows = files.rows_of(place.pool)
     assert files.strays_of(place.pool, rows) == []
-    destroyed = files.destroyed_by(files.events_of(place.journal))
-    assert judge_journal(place, rows, destroyed, reader.replay(str(place.journal))) == []
+    events = files.events_of(place.journal)
+    assert judge_journal(place, rows, files.destroyed_by(events), reader.replay(str(place.journal))) == []
+    assert files.drift_in(events) == []
 
 
 def has_happened(action: str, point: str) -> bool:
