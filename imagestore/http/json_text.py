@@ -30,9 +30,12 @@ class MalformedJson(Exception):
 
 
 _SPACE = re.compile(rb"[ \t\r\n]*+")
-_STRING = re.compile(rb'"(?:[^"\\\x00-\x1f]++|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4})*+')
+# A group that repeats is never possessive: CPython 3.11.2 then takes half an escape for a match.
+# Each turn begins with a backslash and what lies between holds none, so there is one way to match
+# and nothing to go back for; every string matches, ended or not.
+_STRING = re.compile(rb'"[^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*+)*')
 _NUMBER = re.compile(rb"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?")
-_BRACKETS = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{}]', re.DOTALL)
+_BRACKETS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*"?|[\[\]{}]', re.DOTALL)
 _LITERALS = {ord("t"): b"true", ord("f"): b"false", ord("n"): b"null"}
 _KINDS = {
     ord("{"): "object",

@@ -120,6 +120,10 @@ LONG = b'"' + b"\xc3\xa9" * WALK_BYTES + b'"'
         (b"[NaN,%b]" % LONG, "json: JSON is malformed: invalid character (byte 1)"),
         (b'["\xff",%b] x' % LONG, "invalid UTF-8 at byte 2 of the body"),
         (
+            b'["%b%b' % (b"[" * 101, b'\\"' * (1 << 19)),
+            "json: Unterminated string starting at: line 1 column 2 (char 1)",
+        ),
+        (
             b" " * 2 * WALK_BYTES,
             f"json: Expecting value: line 1 column {2 * WALK_BYTES + 1} (char {2 * WALK_BYTES})",
         ),
