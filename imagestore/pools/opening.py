@@ -6,7 +6,7 @@ Owns the layout::
     <pool>/.imagestore/catalog.sqlite   what exists (pools/catalog.py)
     <pool>/.imagestore/data/<32 hex>    data files (pools/datafile.py)
     <pool>/.imagestore/links/<32 hex>   links on their way into the tree
-    <pool>/.imagestore/reserve          room that only deletions on a full disk may use
+    <pool>/.imagestore/reserve          room that on a full disk opening and deletions may use
     <pool>/<dataset>                    the tree of links (pools/links.py)
 
 and the order in which a pool is opened: lock, catalog, unfinished resizes,
@@ -32,6 +32,8 @@ from imagestore.pools.datafile import DataFiles, can_reflink, sync_path
 from imagestore.pools.links import DATA, PRIVATE, LinkTree
 
 RESERVE_BYTES = 4 << 20
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
 _POOL_NAME = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9_:.-]*\Z")
 
@@ -117,14 +119,23 @@ def try_lock(layout: Layout) -> int | None:
     file = os.open(layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.ftruncate(file, 0)
-        os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
+        _note_holder(file)
     except OSError as error:
         os.close(file)
         if error.errno == errno.EWOULDBLOCK:
             return None
         raise
     return file
+
+
+def _note_holder(file: int) -> None:
+    """Write who has the lock. On a full disk it is held all the same, by somebody "unknown"."""
+    try:
+        os.ftruncate(file, 0)
+        os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
 
 
 def busy(layout: Layout) -> PoolBusy:
@@ -147,6 +158,7 @@ def open_parts(
 ) -> Opened:
     """Open the catalog of a locked pool and mend what an earlier life left. Raises PoolError, OSError."""
     _provide_catalog(layout, create=create)
+    _provide_log(layout)
     catalog = Catalog(layout.catalog)
     try:
         opened = Opened(
@@ -183,6 +195,11 @@ def _provide_catalog(layout: Layout, *, create: bool) -> None:
     sync_path(new)
     os.rename(new, layout.catalog)
     sync_path(layout.private)
+
+
+def _provide_log(layout: Layout) -> None:
+    """Make the file of the WAL. SQLite would do it, but not say that the disk is too full for it."""
+    os.close(os.open(f"{layout.catalog}-wal", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 
 def _provide_root(catalog: Catalog, clock: Callable[[], float], entropy: Callable[[int], bytes]) -> None:
@@ -229,12 +246,12 @@ def finish_resize(opened: Opened, entry: Entry, size: int) -> None:
 
 
 def make_reserve(layout: Layout) -> None:
-    """Set room aside, if there is any, so that deletions work on a full disk."""
+    """Set room aside, if there is any, so that a full disk can be opened and emptied."""
     file = os.open(layout.reserve, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         os.posix_fallocate(file, 0, RESERVE_BYTES)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno not in {*_NO_ROOM, errno.EFBIG}:
             raise
     finally:
         os.close(file)

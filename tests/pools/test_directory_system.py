@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -91,14 +92,28 @@ async def test_a_full_disk_leaves_nothing_half_made_and_can_be_emptied(tmp_path:
         fill(mounted / "ballast")
         with pytest.raises(NoSpace):
             await receive_zeroless(pool, "big", 64 * MIB)
-        before = await listed(pool)
-        assert before == ["", "g", "v", "v@s"]
+        await harness.reopen()
+        pool = harness.pool
+        assert await listed(pool) == ["", "g", "v", "v@s"]
         await pool.destroy([d.target for d in await pool.list() if d.name])
         assert await listed(pool) == [""]
         await harness.reopen()
         assert await listed(harness.pool) == [""]
         assert not harness.data_files()
         await harness.pool.close()
+
+
+@pytest.mark.parametrize(("size", "seed"), [(128 * MIB, 1), (256 * MIB, 2)])
+def test_a_full_copy_on_write_disk_refuses_and_never_kills(tmp_path: Path, size: int, seed: int) -> None:
+    with loop_mount(tmp_path, "btrfs", size) as mounted:
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.pools.filling", str(mounted / "tank"), str(seed)],
+            cwd=Path(__file__).parent.parent.parent,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, f"ended with {done.returncode}: {done.stderr}"
 
 
 async def receive_zeroless(pool: PoolDriver, name: str, size: int) -> None:
