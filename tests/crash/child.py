@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import traceback
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -19,8 +20,11 @@ from unittest.mock import patch
 import msgspec
 import trio
 from msgspec import Struct
+from msgspec.structs import replace
 
 from imagestore import store as store_module
+from imagestore.events.files import SystemFiles
+from imagestore.events.journal import open_journal
 from imagestore.pools.directory import open_directory_pool
 from imagestore.store import Store
 from tests.crash.process import ROOT, Place
@@ -31,6 +35,10 @@ ANSWERED = "answered"
 
 DRIVER = "driver: "
 """What the names of points inside the driver begin with."""
+
+JOURNAL = "journal: "
+"""Followed by a number N: before the N-th system call by which the journal changes its files.
+The journal is then of tiny segments, with a checkpoint after every event."""
 
 
 class Case(Struct, frozen=True, kw_only=True):
@@ -43,6 +51,45 @@ class Case(Struct, frozen=True, kw_only=True):
     image_service: str
     action: str
     point: str = ""
+
+
+class DeadlyFiles(SystemFiles):
+    """The journal's way to the disk; ``count`` is called before every system call that changes a file."""
+
+    def __init__(self, count: Callable[[], None]) -> None:
+        self._count = count
+
+    def write(self, descriptor: int, data: bytes, offset: int) -> int:
+        self._count()
+        return super().write(descriptor, data, offset)
+
+    def allocate(self, descriptor: int, offset: int, length: int) -> None:
+        self._count()
+        super().allocate(descriptor, offset, length)
+
+    def truncate(self, descriptor: int, length: int) -> None:
+        self._count()
+        super().truncate(descriptor, length)
+
+    def sync(self, descriptor: int) -> None:
+        self._count()
+        super().sync(descriptor)
+
+    def sync_data(self, descriptor: int) -> None:
+        self._count()
+        super().sync_data(descriptor)
+
+    def sync_directory(self, directory: str) -> None:
+        self._count()
+        super().sync_directory(directory)
+
+    def rename(self, source: str, target: str) -> None:
+        self._count()
+        super().rename(source, target)
+
+    def remove(self, path: str) -> None:
+        self._count()
+        super().remove(path)
 
 
 class Children:
@@ -80,19 +127,32 @@ async def act(case: Case) -> None:
     place = Place(Path(case.directory))
     recovering = case.action == "settle"
     armed = False
+    journal_calls = 0
 
     def reach(point: str) -> None:
         if armed and point == case.point:
             os.kill(os.getpid(), signal.SIGKILL)
+
+    def count_call() -> None:
+        nonlocal journal_calls
+        journal_calls += armed
+        reach(f"{JOURNAL}{journal_calls}")
 
     def trace(step: str) -> None:
         nonlocal armed
         armed = armed or (recovering and step == "recovery-staging-destroyed")
         reach(step)
 
-    checkpoint = partial(open_directory_pool, checkpoint=lambda point: reach(DRIVER + point))
-    store = Store(config_of(place, case.image_service), trace=trace)
-    with patch.object(store_module, "open_directory_pool", checkpoint):
+    deadly_pool = partial(open_directory_pool, checkpoint=lambda point: reach(DRIVER + point))
+    deadly_journal = partial(open_journal, files=DeadlyFiles(count_call))
+    config = config_of(place, case.image_service)
+    if case.point.startswith(JOURNAL):
+        config = replace(config, journal_segment_bytes=4096, checkpoint_events=1)
+    store = Store(config, trace=trace)
+    with (
+        patch.object(store_module, "open_directory_pool", deadly_pool),
+        patch.object(store_module, "open_journal", deadly_journal),
+    ):
         async with trio.open_nursery() as nursery:
             await nursery.start(store.run)
             armed = not recovering

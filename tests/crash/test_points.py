@@ -4,6 +4,7 @@ An operation whose effect was whole succeeded; a deletion went on; a fetch was
 queued again and completed; anything else was undone and failed.
 """
 
+import itertools
 import random
 import shutil
 import signal
@@ -17,7 +18,7 @@ import trio
 from imagestore.events import reader
 from imagestore.events.catalogue import Envelope, OperationFinished, OperationResumed, OperationStarted
 from tests.crash import files
-from tests.crash.child import ANSWERED, DRIVER, Case, Children
+from tests.crash.child import ANSWERED, DRIVER, JOURNAL, Case, Children
 from tests.crash.content import provide
 from tests.crash.judge import judge_journal
 from tests.crash.process import Place
@@ -184,15 +185,37 @@ async def test_what_the_pool_holds_after_a_kill_is_what_the_rule_says(
     shutil.rmtree(place.directory)
 
 
+@pytest.mark.parametrize("action", ["CreateGuestDisks", "DeleteGuestsDisks"])
+async def test_a_kill_before_each_system_call_of_the_journal_leaves_the_pool_as_the_journal_says(
+    scene: Scene, action: str
+) -> None:
+    """Among them are the calls of rotation and checkpoints, and those after the answer."""
+    outcomes = []
+    for number in itertools.count(1):
+        place = scene.copy()
+        status = await scene.run(place, action, f"{JOURNAL}{number}")
+        if status == 0:
+            break
+        assert status == -signal.SIGKILL
+        assert await scene.run(place, "settle") == 0
+        check_whole(place)
+        outcomes.append(told_by(place, scene.seq).outcome)
+        changed = outcomes[-1] == "succeeded"
+        assert look(place) == (await scene.after(action) if changed else scene.before), number
+        shutil.rmtree(place.directory)
+    assert outcomes[0] is None
+    assert outcomes[-1] == "succeeded"
+    in_order = [None, "failed", "succeeded"]
+    assert outcomes == sorted(outcomes, key=in_order.index)
+
+
 RECOVERIES = [
     ("CreateGuestDisks", "after-intent"),
     ("CreateGuestDisks", "after-effect"),
-    ("CreateSnapshot guest", "after-effect"),
     ("RollbackSnapshot guest", DRIVER + "before commit"),
     ("RollbackSnapshot guest", DRIVER + "committed"),
     ("DeleteGuestsDisks", "after-intent"),
     ("DeleteGuestsDisks", DRIVER + "committed"),
-    ("RequestImage", "fetch-accepted"),
     ("RequestImage", "fetch-staged"),
     ("RequestImage", "fetch-published"),
 ]
