@@ -15,7 +15,7 @@ import os
 import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -24,7 +24,9 @@ import trio
 from msgspec import Struct
 
 from imagestore import __version__
+from imagestore.actors import plainbody
 from imagestore.actors.imageservice import CannotReach, MayPass, is_host
+from imagestore.actors.plainbody import HeadReader
 from imagestore.errors import FetchFailed
 
 MAX_REDIRECTS = 10
@@ -42,6 +44,9 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _SAFE = "/%:=&?~+!$,;'@()*[]"
 
 
+Piece = bytes | memoryview
+
+
 class Response(Struct, frozen=True, kw_only=True):
     """The head of an answer, and its body.  ``host`` is who gave it, after all redirects.
 
@@ -52,7 +57,7 @@ class Response(Struct, frozen=True, kw_only=True):
     host: str
     status: int
     content_length: int | None
-    body: AsyncIterator[bytes]
+    body: AsyncIterator[Piece]
 
 
 class Timeouts(Struct, frozen=True, kw_only=True):
@@ -130,15 +135,16 @@ async def _exchange(url: str, timeouts: Timeouts) -> AsyncIterator[tuple[Respons
             answer = await connection.handle_async_request(request)
         headers = {name.lower(): value for name, value in answer.headers}
         length = headers.get(b"content-length", b"")
-        pieces = _pieces(answer, host)
+        announced = int(length) if length.isdigit() else None
+        plain = backend.after_head
+        is_chunked = b"transfer-encoding" in headers
+        if plain is not None and announced is not None and not is_chunked and answer.status == 200:
+            pieces = _plain_pieces(plain, announced, host, timeouts)
+        else:
+            pieces = _pieces(answer, host)
         try:
             yield (
-                Response(
-                    host=host,
-                    status=answer.status,
-                    content_length=int(length) if length.isdigit() else None,
-                    body=pieces,
-                ),
+                Response(host=host, status=answer.status, content_length=announced, body=pieces),
                 headers[b"location"].decode("latin-1")
                 if answer.status in _REDIRECTS and b"location" in headers
                 else None,
@@ -149,7 +155,7 @@ async def _exchange(url: str, timeouts: Timeouts) -> AsyncIterator[tuple[Respons
         await backend.close()
 
 
-async def _pieces(answer: httpcore.Response, host: str) -> AsyncGenerator[bytes, None]:
+async def _pieces(answer: httpcore.Response, host: str) -> AsyncGenerator[Piece, None]:
     stream = answer.stream
     assert isinstance(stream, AsyncIterable)
     with _one_line(host):
@@ -157,7 +163,21 @@ async def _pieces(answer: httpcore.Response, host: str) -> AsyncGenerator[bytes,
             yield piece
 
 
-async def _unwind(pieces: AsyncGenerator[bytes, None]) -> None:
+async def _plain_pieces(
+    plain: trio.socket.SocketType, length: int, host: str, timeouts: Timeouts
+) -> AsyncGenerator[Piece, None]:
+    with _one_line(host):
+        try:
+            async with aclosing(plainbody.body(plain, length, timeouts.stall)) as pieces:
+                async for piece in pieces:
+                    yield piece
+        except plainbody.Stalled as error:
+            raise MayPass(f"{host} stalled: no byte came in time") from error
+        except plainbody.Truncated as error:
+            raise MayPass(f"{host} broke off: the body is truncated") from error
+
+
+async def _unwind(pieces: AsyncGenerator[Piece, None]) -> None:
     # httpcore nests generators that nobody can close from outside.  Read on under
     # a cancelled scope: what is buffered comes out, then the wait for the network
     # is cancelled, and that exception ends them all, innermost first.
@@ -231,6 +251,12 @@ class _Backend(httpcore.AsyncNetworkBackend):
     def __init__(self) -> None:
         self._trio = httpcore.TrioBackend()
         self._stream: httpcore.AsyncNetworkStream | None = None
+        self.head: HeadReader | None = None
+
+    @property
+    def after_head(self) -> trio.socket.SocketType | None:
+        """The socket, if what was not read yet is the answer's body, as it was sent."""
+        return self.head.socket if self.head is not None and self.head.is_complete else None
 
     async def connect_tcp(
         self,
@@ -242,7 +268,8 @@ class _Backend(httpcore.AsyncNetworkBackend):
     ) -> httpcore.AsyncNetworkStream:
         stream = await self._trio.connect_tcp(host, port, timeout, local_address, socket_options)
         self._stream = stream
-        return _Stream(stream)
+        self.head = HeadReader(stream.get_extra_info("socket"))
+        return _Stream(stream, self)
 
     async def sleep(self, seconds: float) -> None:
         await trio.sleep(seconds)
@@ -256,10 +283,16 @@ class _Backend(httpcore.AsyncNetworkBackend):
 
 
 class _Stream(httpcore.AsyncNetworkStream):
-    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+    """``backend`` is None once TLS has begun: then only the library knows where a head ends."""
+
+    def __init__(self, stream: httpcore.AsyncNetworkStream, backend: _Backend | None) -> None:
         self._stream = stream
+        self._backend = backend
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        head = self._backend.head if self._backend is not None else None
+        if head is not None and not head.is_complete:
+            return await self._read_head(head, timeout)
         return await self._stream.read(max(max_bytes, READ_BYTES), timeout)
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
@@ -274,7 +307,18 @@ class _Stream(httpcore.AsyncNetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        return _Stream(await self._stream.start_tls(ssl_context, server_hostname, timeout))
+        if self._backend is not None:
+            self._backend.head = None
+        return _Stream(await self._stream.start_tls(ssl_context, server_hostname, timeout), None)
+
+    async def _read_head(self, head: HeadReader, timeout: float | None) -> bytes:
+        try:
+            with trio.fail_after(float("inf") if timeout is None else timeout):
+                return await head.read(READ_BYTES)
+        except trio.TooSlowError as error:
+            raise httpcore.ReadTimeout from error
+        except OSError as error:
+            raise httpcore.ReadError from error
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)

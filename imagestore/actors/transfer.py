@@ -265,10 +265,10 @@ class _Attempt:
                 return NO_METADATA
         return NO_METADATA
 
-    async def _pump(self, host: str, body: AsyncIterator[bytes]) -> tuple[Kind, tuple[Dataset, ...]]:
+    async def _pump(self, host: str, body: AsyncIterator[Piece]) -> tuple[Kind, tuple[Dataset, ...]]:
         """Read and import side by side."""
         self._progress("downloading", 0, self._total)
-        send, receive = trio.open_memory_channel[list[bytes]](0)
+        send, receive = trio.open_memory_channel[list[Piece]](0)
         failure: Exception | None = None
         imported: tuple[Kind, tuple[Dataset, ...]] | None = None
         async with trio.open_nursery() as nursery:
@@ -287,10 +287,10 @@ class _Attempt:
         return imported
 
     async def _read(
-        self, host: str, body: AsyncIterator[bytes], send: trio.MemorySendChannel[list[bytes]]
+        self, host: str, body: AsyncIterator[Piece], send: trio.MemorySendChannel[list[Piece]]
     ) -> None:
         """Hand the body over in batches; what breaks it stands in ``_broken`` before the channel ends."""
-        batch: list[bytes] = []
+        batch: list[Piece] = []
         size = 0
         async with send:
             try:
@@ -318,7 +318,7 @@ class _Attempt:
         self._progress("downloading", self._received_bytes, self._total)
 
     async def _import(
-        self, batches: trio.MemoryReceiveChannel[list[bytes]]
+        self, batches: trio.MemoryReceiveChannel[list[Piece]]
     ) -> tuple[Kind, tuple[Dataset, ...]]:
         """Decode, and feed the receiver, until the body ends; finish it if the body was whole."""
         async with AsyncExitStack() as stack:
@@ -335,7 +335,7 @@ class _Attempt:
             self._progress("importing", self._received_bytes, self._total)
             return kind, await receiver.finish()
 
-    def _decoded(self, batch: list[bytes]) -> Iterator[Piece]:
+    def _decoded(self, batch: list[Piece]) -> Iterator[Piece]:
         for piece in batch:
             self._digest.update(piece)
             yield from self._decoder.feed(piece)
