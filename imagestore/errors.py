@@ -138,6 +138,18 @@ class InUse(Blocked):
         )
 
 
+class Modified(Blocked):
+    """A volume was written since its newest snapshot, and a stream would undo that."""
+
+    @classmethod
+    def since(cls, name: str, snapshot: str) -> "Modified":
+        return cls(
+            f"dataset has been modified: {name} since {snapshot}",
+            blockers=(name,),
+            detail="what was written since would be lost; force discards it",
+        )
+
+
 class NoSpace(ImageStoreError):
     """There is no room, promises to sparse volumes and clones counted (ENOSPC)."""
 
@@ -210,6 +222,8 @@ class FetchUnreachable(FetchFailed):
 
 class ContentRefused(FetchFailed):
     """The bytes arrived and are not an image that may be stored."""
+
+    http_status = 422
 
 
 class StreamError(ContentRefused):

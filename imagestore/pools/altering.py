@@ -6,7 +6,7 @@ from functools import partial
 import trio
 from msgspec.structs import replace
 
-from imagestore.errors import NotVolume
+from imagestore.errors import InvalidArgument, NotVolume
 from imagestore.pools import rules
 from imagestore.pools.base import Dataset, Tags, Target
 from imagestore.pools.ground import Ground
@@ -48,6 +48,8 @@ def _check_resize(ground: Ground, volume: Target, size: int, leases: Leases) -> 
     entry = ground.catalog.require(volume)
     if entry.dataset.kind != "volume":
         raise NotVolume(detail=volume.name)
+    if ground.files.is_shared(entry.file):
+        raise InvalidArgument(f"{volume.name} was received to be read only", detail="resize a clone of it")
     if size < entry.dataset.volsize:
         ground.lease([entry], leases)
 

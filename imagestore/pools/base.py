@@ -272,20 +272,47 @@ class PoolDriver(Protocol):
         """How many bytes :meth:`send` gives in all.  Takes as long as sending. Raises as it does."""
 
     def receive_stream(
-        self, name: str, tags: Tags, *, snapshot_tags: Tags
+        self,
+        name: str,
+        tags: Tags,
+        *,
+        snapshot_tags: Tags,
+        origin: Target | None = None,
+        read_only: bool = False,
     ) -> AbstractAsyncContextManager[Receiver]:
-        """A receiver of one full send stream of a volume, into the new volume ``name``.
+        """A receiver of a volume's send stream, or a package of its snapshots, into the new volume ``name``.
 
-        Its snapshot keeps the sender's name, guid and creation time.
-        Raises AlreadyExists, NotFound (parent).
+        Its snapshots keep the sender's names, guids and creation times.  The
+        stream is full; with ``origin`` it is incremental from that snapshot,
+        and the volume becomes its clone.  ``read_only`` promises that the
+        volume will never be written, so that it may share its blocks with its
+        snapshot.  Raises AlreadyExists, NotFound (parent, origin).
+        """
+
+    def receive_onto(
+        self, volume: Target, *, base: Target, snapshot_tags: Tags, operation: str, force: bool = False
+    ) -> AbstractAsyncContextManager[Receiver]:
+        """A receiver of an incremental send stream, or a package of them, onto a volume.
+
+        ``base`` must be the volume's newest snapshot and what the stream is
+        from, and the volume must have its content; ``force`` discards what was
+        written since.  All snapshots appear at once, with the sender's names,
+        guids and creation times; the volume then has the last one's content
+        and is tagged ``last=operation`` in the same step.  ``finish`` gives
+        the volume, then the snapshots that came.
+
+        Raises, at the beginning or from ``finish``: NotFound, NotVolume,
+        Blocked (another snapshot is the newest), Modified, InUse (both unless
+        ``force``), AlreadyExists (a snapshot's name).
         """
 
     def receive_raw(
-        self, name: str, tags: Tags, *, snapshot: str, snapshot_tags: Tags
+        self, name: str, tags: Tags, *, snapshot: str, snapshot_tags: Tags, read_only: bool = False
     ) -> AbstractAsyncContextManager[Receiver]:
         """A receiver of a raw disk image, into the new volume ``name`` with ``@snapshot``.
 
         The content's length becomes the volume's size and must be a nonzero
-        multiple of 512 bytes.  Runs of zeros become holes.
+        multiple of 512 bytes.  Runs of zeros become holes.  ``read_only`` as in
+        :meth:`receive_stream`.
         Raises AlreadyExists, NotFound (parent).
         """

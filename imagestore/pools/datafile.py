@@ -29,6 +29,7 @@ VOLUME_MODE = 0o600
 SNAPSHOT_MODE = 0o444
 
 _COPY_PIECE_BYTES = 64 << 20
+_COMPARED_BYTES = 1 << 20
 _CANNOT_CLONE = {errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL, errno.EXDEV, errno.ENOSYS, errno.EPERM}
 _CANNOT_COPY_RANGE = {errno.EOPNOTSUPP, errno.EINVAL, errno.EXDEV, errno.ENOSYS}
 
@@ -95,6 +96,13 @@ class DataFiles:
             os.fchmod(file, mode)
         return name
 
+    def link(self, source: str, *, mode: int) -> str:
+        """Give ``source`` a second name, and both a mode under which nobody writes any more."""
+        name = self._entropy(16).hex()
+        os.chmod(self.path(source), mode)
+        os.link(self.path(source), self.path(name))
+        return name
+
     def take_rights(self, name: str, model: str) -> None:
         """Give a file the mode and, as far as rights allow, the owner of another one, if that exists."""
         try:
@@ -116,6 +124,10 @@ class DataFiles:
     def allocated(self, name: str) -> int:
         """Bytes that the file occupies on the disk, shared ones included."""
         return os.stat(self.path(name)).st_blocks * 512
+
+    def is_shared(self, name: str) -> bool:
+        """Whether the file has another name, from :meth:`link`."""
+        return os.stat(self.path(name)).st_nlink > 1
 
     def remove(self, names: Iterable[str]) -> None:
         """Unlink files; one that is gone already is no error."""
@@ -214,6 +226,26 @@ def _copy_piece(source: int, destination: int, offset: int, length: int) -> int:
         if error.errno not in _CANNOT_COPY_RANGE:
             raise
     return os.pwrite(destination, os.pread(source, min(length, 1 << 20), offset), offset)
+
+
+def same_content(one: str, other: str, progress: Callable[[], None]) -> bool:
+    """Whether two files hold the same bytes.  ``progress`` as in :meth:`DataFiles.copy`."""
+    files = [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in (one, other)]
+    try:
+        size = os.fstat(files[0]).st_size
+        if os.fstat(files[1]).st_size != size:
+            return False
+        # What both have as holes is zeros in both.
+        for start, end in sorted(run for file in files for run in data_runs(file, size)):
+            for position in range(start, end, _COMPARED_BYTES):
+                progress()
+                length = min(_COMPARED_BYTES, end - position)
+                if os.pread(files[0], length, position) != os.pread(files[1], length, position):
+                    return False
+        return True
+    finally:
+        for file in files:
+            os.close(file)
 
 
 def extents(path: str) -> list[Extent]:

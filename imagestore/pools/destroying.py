@@ -5,7 +5,6 @@ the commit, rows go before files, and what the links showed changes after the
 commit.
 """
 
-import os
 from collections.abc import Sequence
 from functools import partial
 
@@ -125,21 +124,8 @@ def _record_rollback(
 
 def _swap(ground: Ground, plan: rules.Rollback, file: str, operation: str, step: Step) -> Dataset:
     """Give a dataset the new data file, and the tag that says which operation did it."""
-    before = plan.dataset
-    allocated = ground.files.allocated(file) if file else 0
+    before = plan.dataset.dataset
     dataset = replace(
-        before.dataset,
-        volsize=plan.snapshot.dataset.volsize,
-        written=0,
-        referenced=allocated,
-        tags=replace(before.dataset.tags, last=operation),
+        before, volsize=plan.snapshot.dataset.volsize, tags=replace(before.tags, last=operation)
     )
-    step.catalog.set_content(replace(before, dataset=dataset, file=file, baseline=allocated))
-    ground.forget(dataset.createtxg)
-    if file:
-        # Made now, while a full disk can still refuse it; put in place when all is durable.
-        temporary = os.path.join(ground.layout.links, file)
-        ground.tree.prepare(dataset.name, file, temporary)
-        step.undo.callback(os.unlink, temporary)
-        step.after.append(lambda: ground.tree.replace(dataset.name, temporary))
-    return dataset
+    return ground.replace_file(plan.dataset, dataset, file, step)

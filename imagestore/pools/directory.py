@@ -59,11 +59,20 @@ import trio
 from msgspec.structs import replace
 
 from imagestore.errors import NoSpace
-from imagestore.pools import altering, creating, destroying, receiving, sending, snapshotting
+from imagestore.pools import (
+    altering,
+    creating,
+    destroying,
+    receiving,
+    receivingonto,
+    sending,
+    snapshotting,
+)
 from imagestore.pools.base import Creation, Dataset, Mark, Receiver, Space, Tags, Target
 from imagestore.pools.ground import Ground, guarded, seen_writers, written_bytes
 from imagestore.pools.inuse import is_open_for_writing
 from imagestore.pools.opening import busy, open_parts, prepare_directories, spend_reserve, try_lock
+from imagestore.pools.sinks import RawSink
 
 _LOCK_POLL_SECONDS = 0.05
 _MEASURED_AT_ONCE = 256
@@ -246,13 +255,25 @@ class DirectoryPool:
         return await sending.send_bytes(self._ground, snapshot, base)
 
     def receive_stream(
-        self, name: str, tags: Tags, *, snapshot_tags: Tags
+        self,
+        name: str,
+        tags: Tags,
+        *,
+        snapshot_tags: Tags,
+        origin: Target | None = None,
+        read_only: bool = False,
     ) -> AbstractAsyncContextManager[Receiver]:
-        return receiving.receive(self._ground, name, tags, snapshot_tags, "", receiving.StreamSink)
+        volume = receiving.NewVolume(self._ground, name, tags, snapshot_tags)
+        return receiving.receive_stream(self._ground, volume, origin, read_only=read_only)
+
+    def receive_onto(
+        self, volume: Target, *, base: Target, snapshot_tags: Tags, operation: str, force: bool = False
+    ) -> AbstractAsyncContextManager[Receiver]:
+        return receivingonto.receive_onto(self._ground, volume, base, snapshot_tags, operation, force)
 
     def receive_raw(
-        self, name: str, tags: Tags, *, snapshot: str, snapshot_tags: Tags
+        self, name: str, tags: Tags, *, snapshot: str, snapshot_tags: Tags, read_only: bool = False
     ) -> AbstractAsyncContextManager[Receiver]:
-        return receiving.receive(
-            self._ground, name, tags, snapshot_tags, snapshot, partial(receiving.RawSink, snapshot)
-        )
+        volume = receiving.NewVolume(self._ground, name, tags, snapshot_tags)
+        sink = partial(RawSink, snapshot)
+        return receiving.receive_new(self._ground, volume, sink, snapshot=snapshot, read_only=read_only)

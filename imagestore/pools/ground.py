@@ -238,6 +238,23 @@ class Ground:
             step.undo.callback(self.tree.remove, [name])
         return step.catalog.insert(entry)
 
+    def replace_file(self, before: Entry, dataset: Dataset, file: str, step: Step) -> Dataset:
+        """Give a dataset another data file ("": it has none), and the size and tags of ``dataset``.
+
+        Returns it as it now is.  Raises PoolError, OSError.
+        """
+        allocated = self.files.allocated(file) if file else 0
+        dataset = replace(dataset, written=0, referenced=allocated)
+        step.catalog.set_content(replace(before, dataset=dataset, file=file, baseline=allocated))
+        self.forget(dataset.createtxg)
+        if file:
+            # Made now, while a full disk can still refuse it; put in place when all is durable.
+            temporary = os.path.join(self.layout.links, file)
+            self.tree.prepare(dataset.name, file, temporary)
+            step.undo.callback(os.unlink, temporary)
+            step.after.append(lambda: self.tree.replace(dataset.name, temporary))
+        return dataset
+
     def rebase(self, volume: Entry, allocated: int, step: Step) -> None:
         """Count the volume's ``written`` from now on."""
         if volume.file:

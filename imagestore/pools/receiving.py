@@ -1,9 +1,10 @@
-"""Receiving volumes into a directory pool: raw disk images and send streams.
+"""Receiving into a directory pool: the way of a stream or a raw image from its first byte to its last.
 
 What comes goes into a data file that nothing names; when the end was verified
-and all is on the disk, one transaction makes the volume and its snapshots.
-The two formats differ in their sink: what takes the bytes, and says at the end
-which snapshots they brought.
+and all is on the disk, one transaction makes it visible.  A *destination* says
+where it begins (an empty file, or a copy of the base's) and what that
+transaction is: a new volume here, a new state of one that exists in
+``pools/receivingonto.py``.  What the bytes mean is a sink's matter.
 """
 
 import os
@@ -16,177 +17,195 @@ import trio
 from msgspec import Struct
 from msgspec.structs import replace
 
-from imagestore.errors import ContentRefused, ImageStoreError, StreamError
+from imagestore import names
 from imagestore.pools import rules
-from imagestore.pools.base import Dataset, Receiver, Tags
+from imagestore.pools.base import Dataset, Receiver, Tags, Target
 from imagestore.pools.catalog import Entry
-from imagestore.pools.creating import BLOCK_SIZE_BYTES
 from imagestore.pools.datafile import SNAPSHOT_MODE, changed_bytes, extents
 from imagestore.pools.ground import Ground
 from imagestore.pools.groupcommit import Step
 from imagestore.pools.links import check_name
-from imagestore.streams import files as sparse
+from imagestore.pools.sinks import Brought, OpenSink, Sink, StreamSink
 from imagestore.streams.snapshot import SnapshotInfo
 
 HOP_BYTES = 256 << 10
 """Shorter pieces are gathered to this length before they are handed to a worker thread."""
 
-_BLOCK_BYTES = 4096
 
+class Arrived(Struct, frozen=True, kw_only=True):
+    """What came and is on the disk: the volume's data file, its snapshots, and all files that are new."""
 
-class Brought(Struct, frozen=True, kw_only=True):
-    """A snapshot that came, and its data file.  Sizes in bytes; ``guid`` 0: a new one is to be given."""
-
-    snapshot: str
     file: str
-    volsize: int
-    block_size: int
-    guid: int = 0
-    creation_seconds: int = 0
+    brought: Sequence[Brought]
+    made: list[str]
 
 
-class Sink(Protocol):
-    """Takes a format's bytes, in a worker thread.  Raises ContentRefused, NoSpace, OSError."""
+class Destination(Protocol):
+    """Where what comes is to be."""
 
-    def feed(self, data: memoryview) -> None: ...
+    def begin(self, made: list[str]) -> int:
+        """Open the volume's new data file, which is added to ``made``; in a worker thread."""
 
-    def finish(self) -> Sequence[Brought]:
-        """Verify the end; the volume's file then has the content of the last of what is returned."""
-
-
-OpenSink = Callable[[int, Callable[[], str]], Sink]
-"""Makes a sink from the volume's open data file and a function that copies it as it is, durably."""
-
-
-class RawSink:
-    """A raw disk image; runs of zeros become holes."""
-
-    def __init__(self, snapshot: str, file: int, copy: Callable[[], str]) -> None:
-        self._snapshot = snapshot
-        self._file = file
-        self._copy = copy
-        self._size = 0
-        self._rest = bytearray()
-
-    def feed(self, data: memoryview) -> None:
-        """Blocks are those of the image: what is left over waits for the rest of its block."""
-        if self._rest:
-            missing = _BLOCK_BYTES - len(self._rest)
-            self._rest += data[:missing]
-            data = data[missing:]
-            if len(self._rest) < _BLOCK_BYTES:
-                return
-            self._write(memoryview(bytes(self._rest)))
-            self._rest.clear()
-        whole = len(data) - len(data) % _BLOCK_BYTES
-        self._write(data[:whole])
-        self._rest += data[whole:]
-
-    def _write(self, data: memoryview) -> None:
-        """Write whole blocks, but those of zeros."""
-        import numpy as np
-
-        from imagestore.streams.zeros import stretches, zero_rows
-
-        if not len(data):
-            return
-        blocks = np.frombuffer(data, dtype=np.uint8).reshape(-1, _BLOCK_BYTES)
-        offsets = np.arange(0, len(data), _BLOCK_BYTES, dtype=np.uint64)
-        for first, last in stretches(offsets, _BLOCK_BYTES, zero_rows(blocks)):
-            start, end = first * _BLOCK_BYTES, last * _BLOCK_BYTES
-            sparse.write_all(self._file, self._size + start, [data[start:end]])
-        self._size += len(data)
-
-    def finish(self) -> Sequence[Brought]:
-        if self._rest:
-            sparse.write_all(self._file, self._size, [memoryview(self._rest)])
-            self._size += len(self._rest)
-        if self._size == 0 or self._size % rules.SECTOR_BYTES:
-            raise ContentRefused(
-                f"a raw disk image of {self._size} bytes: the length must be a nonzero multiple of "
-                f"{rules.SECTOR_BYTES}"
-            )
-        sparse.set_size(self._file, self._size)
-        return [
-            Brought(
-                snapshot=self._snapshot,
-                file=self._copy(),
-                volsize=self._size,
-                block_size=BLOCK_SIZE_BYTES,
-            )
-        ]
-
-
-class StreamSink:
-    """A full send stream of one volume, or a package of one volume's snapshots."""
-
-    def __init__(self, file: int, copy: Callable[[], str]) -> None:
-        from imagestore.streams.applier import StreamApplier
-
-        self._copy = copy
-        self._brought: list[Brought] = []
-        self._applier = StreamApplier(file, on_snapshot=self._take)
-
-    def feed(self, data: memoryview) -> None:
-        self._applier.feed(data)
-
-    def finish(self) -> Sequence[Brought]:
-        self._applier.finish()
-        return self._brought
-
-    def _take(self, info: SnapshotInfo) -> None:
-        """Called when the volume's file is whole as one more snapshot."""
-        try:
-            check_name(f"@{info.snapshot}")
-            rules.check_size(info.volsize)
-        except ImageStoreError as error:
-            raise StreamError(f"the stream's snapshot cannot be stored: {error.detail}") from error
-        if any(earlier.snapshot == info.snapshot for earlier in self._brought):
-            raise StreamError(f"the stream has two snapshots named {info.snapshot}")
-        self._brought.append(
-            Brought(
-                snapshot=info.snapshot,
-                file=self._copy(),
-                volsize=info.volsize,
-                block_size=info.volblocksize,
-                guid=info.guid,
-                creation_seconds=info.creation_seconds,
-            )
-        )
+    async def publish(self, arrived: Arrived) -> tuple[Dataset, ...]:
+        """Make it visible, durably: the volume, then the snapshots that came."""
 
 
 @asynccontextmanager
-async def receive(
-    ground: Ground, name: str, tags: Tags, snapshot_tags: Tags, snapshot: str, open_sink: OpenSink
+async def receive_new(
+    ground: Ground,
+    volume: "NewVolume",
+    open_sink: OpenSink,
+    *,
+    snapshot: str = "",
+    read_only: bool = False,
 ) -> AsyncIterator[Receiver]:
-    """See ``PoolDriver.receive_raw`` and ``receive_stream``; ``snapshot`` is the name the caller gave."""
+    """See ``PoolDriver.receive_raw``; ``snapshot`` is the name the caller gave, if he did."""
 
     def check() -> None:
-        with ground.catalog.lock:
-            rules.check_new(ground.catalog, name, {})
+        volume.check()
         if snapshot:
-            check_name(f"{name}@{snapshot}")
-        ground.tree.check_free(name, directory=False)
+            check_name(f"{volume.name}@{snapshot}")
 
     await ground.look("receiving a volume", check)
-    reception = _Reception(ground, name, tags, snapshot_tags, open_sink)
+    async with reception(ground, volume, open_sink, read_only=read_only) as receiver:
+        yield receiver
+
+
+@asynccontextmanager
+async def receive_stream(
+    ground: Ground, volume: "NewVolume", origin: Target | None, *, read_only: bool
+) -> AsyncIterator[Receiver]:
+    """See ``PoolDriver.receive_stream``."""
+    base: SnapshotInfo | None = None
+    if origin is not None:
+        volume.origin = await ground.look(
+            "receiving a clone", partial(rules.check_origin, ground.catalog, origin)
+        )
+        base = snapshot_info(ground, volume.origin)
+    async with receive_new(ground, volume, partial(StreamSink, base), read_only=read_only) as receiver:
+        yield receiver
+
+
+@asynccontextmanager
+async def reception(
+    ground: Ground, destination: Destination, open_sink: OpenSink, *, read_only: bool = False
+) -> AsyncIterator[Receiver]:
+    """A receiver for ``destination``; what it made and nobody published is gone when the block ends."""
+    receiver = _Reception(ground, destination, open_sink, read_only)
     try:
-        yield reception
+        yield receiver
     finally:
-        await reception.abort()
+        await receiver.abort()
+
+
+def snapshot_info(ground: Ground, snapshot: Entry) -> SnapshotInfo:
+    """A snapshot as the base of a stream."""
+    return SnapshotInfo(
+        name=names.full(snapshot.dataset.name, ground.layout.name),
+        guid=snapshot.dataset.guid,
+        volsize=snapshot.dataset.volsize,
+        volblocksize=snapshot.block_size,
+        creation_seconds=snapshot.dataset.creation,
+    )
+
+
+def open_copy(ground: Ground, snapshot: Entry, made: list[str]) -> int:
+    """A new data file with a snapshot's content, open for reading and writing; in a worker thread."""
+    return os.open(ground.files.path(ground.copy(snapshot, made)), os.O_RDWR | os.O_CLOEXEC)
+
+
+class NewVolume:
+    """The destination that is a new volume; a clone when ``origin`` is set."""
+
+    def __init__(self, ground: Ground, name: str, tags: Tags, snapshot_tags: Tags) -> None:
+        self.name = name
+        self.origin: Entry | None = None
+        self._ground = ground
+        self._tags = tags
+        self._snapshot_tags = snapshot_tags
+
+    def check(self) -> None:
+        """Raises AlreadyExists, NotFound (parent), NotValid, PoolError (something is in the way)."""
+        with self._ground.catalog.lock:
+            rules.check_new(self._ground.catalog, self.name, {})
+        self._ground.tree.check_free(self.name, directory=False)
+
+    def begin(self, made: list[str]) -> int:
+        if self.origin is not None:
+            return open_copy(self._ground, self.origin, made)
+        name, file = self._ground.files.begin()
+        made.append(name)
+        return file
+
+    async def publish(self, arrived: Arrived) -> tuple[Dataset, ...]:
+        return await self._ground.change(partial(self._record, arrived), arrived.made)
+
+    def _record(self, arrived: Arrived, step: Step) -> tuple[Dataset, ...]:
+        rules.check_new(step.catalog, self.name, {})
+        ground, origin = self._ground, self.origin
+        if origin is not None:
+            step.catalog.require(origin.dataset.target)
+        last = arrived.brought[-1]
+        allocated = ground.files.allocated(arrived.file)
+        dataset = replace(
+            ground.new_dataset(self.name, "volume", self._tags),
+            volsize=last.volsize,
+            referenced=allocated,
+            origin=origin.dataset.name if origin is not None else "",
+        )
+        volume = ground.publish(
+            Entry(
+                dataset=dataset,
+                file=arrived.file,
+                origin_txg=origin.dataset.createtxg if origin is not None else None,
+                baseline=allocated,
+                block_size=last.block_size,
+            ),
+            step,
+        )
+        base = origin.file if origin is not None else ""
+        snapshots = record_snapshots(ground, self.name, self._snapshot_tags, arrived.brought, base, step)
+        return volume.dataset, *snapshots
+
+
+def record_snapshots(
+    ground: Ground, volume: str, tags: Tags, brought: Sequence[Brought], base: str, step: Step
+) -> Sequence[Dataset]:
+    """Add the snapshots that came, in a change; ``base`` is the data file that the first is from, if any."""
+    datasets = []
+    for arrived in brought:
+        fresh = ground.new_dataset(f"{volume}@{arrived.snapshot}", "snapshot", tags)
+        dataset = replace(
+            fresh,
+            guid=arrived.guid or fresh.guid,
+            creation=arrived.creation_seconds if arrived.guid else fresh.creation,
+            volsize=arrived.volsize,
+            written=_written(ground, base, arrived.file),
+            referenced=ground.files.allocated(arrived.file),
+        )
+        entry = Entry(dataset=dataset, file=arrived.file, block_size=arrived.block_size)
+        datasets.append(step.catalog.insert(entry).dataset)
+        base = arrived.file
+    return datasets
+
+
+def _written(ground: Ground, before: str, file: str) -> int:
+    files = ground.files
+    if not before or not files.reflink:
+        return files.allocated(file)
+    return changed_bytes(extents(files.path(before)), extents(files.path(file)))
 
 
 class _Reception:
-    """One volume on its way in; a :class:`imagestore.pools.base.Receiver`."""
+    """Content on its way in; a :class:`imagestore.pools.base.Receiver`."""
 
     def __init__(
-        self, ground: Ground, name: str, tags: Tags, snapshot_tags: Tags, open_sink: OpenSink
+        self, ground: Ground, destination: Destination, open_sink: OpenSink, read_only: bool
     ) -> None:
         self._ground = ground
-        self._name = name
-        self._tags = tags
-        self._snapshot_tags = snapshot_tags
+        self._destination = destination
         self._open_sink = open_sink
+        self._read_only = read_only
         self._limiter = trio.CapacityLimiter(1)
         self._buffer = bytearray()
         self._made: list[str] = []
@@ -205,7 +224,9 @@ class _Reception:
         brought = await self._hop(self._finish)
         self._usable = False
         try:
-            return await self._ground.change(partial(self._record, brought), self._made)
+            return await self._destination.publish(
+                Arrived(file=self._made[0], brought=brought, made=self._made)
+            )
         finally:
             await self.abort()
 
@@ -225,9 +246,8 @@ class _Reception:
 
     def _opened_sink(self) -> Sink:
         if self._sink is None:
-            name, self._file = self._ground.files.begin()
-            self._made.append(name)
-            self._sink = self._open_sink(self._file, self._copy)
+            self._file = self._destination.begin(self._made)
+            self._sink = self._open_sink(self._file, self._keep)
         return self._sink
 
     def _take(self, data: memoryview) -> Sequence[Brought]:
@@ -248,11 +268,15 @@ class _Reception:
         self._ground.checkpoint("received")
         return brought
 
-    def _copy(self) -> str:
+    def _keep(self, is_last: bool) -> str:
         """A snapshot's data file: the volume's file as it is now."""
         os.fsync(self._file)
-        progress = trio.from_thread.check_cancelled
-        file = self._ground.files.copy(self._made[0], mode=SNAPSHOT_MODE, progress=progress)
+        files = self._ground.files
+        if self._read_only and is_last and not files.reflink:
+            file = files.link(self._made[0], mode=SNAPSHOT_MODE)
+        else:
+            progress = trio.from_thread.check_cancelled
+            file = files.copy(self._made[0], mode=SNAPSHOT_MODE, progress=progress)
         self._made.append(file)
         return file
 
@@ -264,49 +288,3 @@ class _Reception:
         self._buffer = bytearray()
         with suppress(OSError):
             self._ground.discard(self._made)
-
-    def _record(self, brought: Sequence[Brought], step: Step) -> tuple[Dataset, ...]:
-        rules.check_new(step.catalog, self._name, {})
-        ground = self._ground
-        last = brought[-1]
-        allocated = ground.files.allocated(self._made[0])
-        volume = ground.publish(
-            Entry(
-                dataset=replace(
-                    ground.new_dataset(self._name, "volume", self._tags),
-                    volsize=last.volsize,
-                    referenced=allocated,
-                ),
-                file=self._made[0],
-                baseline=allocated,
-                block_size=last.block_size,
-            ),
-            step,
-        )
-        return volume.dataset, *self._record_snapshots(brought, step)
-
-    def _record_snapshots(self, brought: Sequence[Brought], step: Step) -> Sequence[Dataset]:
-        datasets = []
-        before = ""
-        for arrived in brought:
-            fresh = self._ground.new_dataset(
-                f"{self._name}@{arrived.snapshot}", "snapshot", self._snapshot_tags
-            )
-            dataset = replace(
-                fresh,
-                guid=arrived.guid or fresh.guid,
-                creation=arrived.creation_seconds if arrived.guid else fresh.creation,
-                volsize=arrived.volsize,
-                written=self._written(before, arrived.file),
-                referenced=self._ground.files.allocated(arrived.file),
-            )
-            entry = Entry(dataset=dataset, file=arrived.file, block_size=arrived.block_size)
-            datasets.append(step.catalog.insert(entry).dataset)
-            before = arrived.file
-        return datasets
-
-    def _written(self, before: str, file: str) -> int:
-        files = self._ground.files
-        if not before or not files.reflink:
-            return files.allocated(file)
-        return changed_bytes(extents(files.path(before)), extents(files.path(file)))

@@ -72,16 +72,17 @@ def check_creations(catalog: Catalog, creations: Sequence[Creation]) -> list[Ent
         coming[creation.name] = "filesystem" if isinstance(creation, NewFilesystem) else "volume"
         if isinstance(creation, NewVolume):
             check_size(creation.size)
-        origins.append(_origin(catalog, creation) if isinstance(creation, NewClone) else None)
+        origins.append(check_origin(catalog, creation.origin) if isinstance(creation, NewClone) else None)
     return origins
 
 
-def _origin(catalog: Catalog, creation: NewClone) -> Entry:
-    origin = catalog.require(creation.origin)
+def check_origin(catalog: Catalog, target: Target) -> Entry:
+    """Returns the snapshot that a clone is made of. Raises NotFound, NotSnapshot, NotVolume."""
+    origin = catalog.require(target)
     if origin.dataset.kind != "snapshot":
-        raise NotSnapshot(detail=f"{creation.origin.name}: clones are made of snapshots")
+        raise NotSnapshot(detail=f"{target.name}: clones are made of snapshots")
     if not origin.file:
-        raise NotVolume(detail=f"{creation.origin.name} is a file system's snapshot")
+        raise NotVolume(detail=f"{target.name} is a file system's snapshot")
     return origin
 
 
@@ -140,6 +141,24 @@ def _check_free(catalog: Catalog, entries: Sequence[Entry], going: set[int], hel
     holding = sorted(entry.dataset.name for entry in snapshots if entry.dataset.createtxg in held)
     if holding:
         raise Held.named(holding)
+
+
+def check_onto(catalog: Catalog, volume: Target, base: Target) -> tuple[Entry, Entry]:
+    """Returns the volume that a stream goes onto and its newest snapshot, which must be ``base``.
+
+    Raises NotFound, NotVolume, Blocked (it is not the newest).
+    """
+    entry = catalog.require(volume)
+    if entry.dataset.kind != "volume":
+        raise NotVolume(detail=volume.name)
+    snapshots = catalog.snapshots(volume.name)
+    newest = snapshots[-1] if snapshots else None
+    if newest is None or newest.dataset.identity != base.identity:
+        name = newest.dataset.name if newest is not None else "none"
+        raise Blocked(
+            f"most recent snapshot of {volume.name} is not the stream's base: {name}", blockers=(name,)
+        )
+    return entry, newest
 
 
 class Rollback(Struct, frozen=True, kw_only=True):

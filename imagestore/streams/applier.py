@@ -68,6 +68,11 @@ class StreamApplier:
         """The snapshots that are whole so far."""
         return tuple(self._checker.snapshots)
 
+    @property
+    def is_package(self) -> bool:
+        """Whether more than one snapshot may come; known when the first is whole."""
+        return self._checker.package is not None
+
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Take the next bytes, in any cut; ``data`` may be reused afterwards.
 

@@ -20,6 +20,7 @@ from imagestore.errors import (
     Held,
     InUse,
     InvalidArgument,
+    Modified,
     NewerSnapshots,
     NotFound,
     NotValid,
@@ -52,6 +53,7 @@ from tests.pools.harness import (
     volume,
     write,
 )
+from tests.streams.samples import SAMPLES, load
 
 BLOCK = 64 << 10
 OLD = b"old".ljust(BLOCK, b"o")
@@ -92,6 +94,15 @@ async def guest(pool: PoolDriver) -> tuple[Dataset, Dataset]:
 async def feed_all(receiver: Receiver, data: bytes | bytearray) -> tuple[Dataset, ...]:
     await receiver.feed(data)
     return await receiver.finish()
+
+
+async def sent(pool: PoolDriver, snapshot: Dataset, base: Dataset | None = None) -> bytes:
+    async with pool.send(snapshot.target, base=base.target if base else None) as pieces:
+        return b"".join([bytes(piece) async for piece in pieces])
+
+
+def sha256(pool: PoolDriver, volume: str) -> str:
+    return hashlib.sha256(read(pool, volume)).hexdigest()
 
 
 @pytest.fixture
@@ -700,15 +711,202 @@ class Receiving:
         await volume(pool, "v")
 
 
-class Sending:
-    async def _sent(self, pool: PoolDriver, snapshot: Dataset, base: Dataset | None = None) -> bytes:
-        async with pool.send(snapshot.target, base=base.target if base else None) as pieces:
-            return b"".join([bytes(piece) async for piece in pieces])
+class ReceivingOnto:
+    """Incremental streams: onto a volume, and into a new clone."""
 
+    async def _chain(self, pool: PoolDriver, name: str) -> tuple[Dataset, Dataset]:
+        """The volume of the first full stream of v8k, and its snapshot s1."""
+        async with pool.receive_stream(name, VOLUME, snapshot_tags=SNAPSHOT) as receiver:
+            made = await feed_all(receiver, load("v8k-s1-plain"))
+        return made[0], made[1]
+
+    async def _onto(
+        self, pool: PoolDriver, base: Dataset, data: bytes, *, force: bool = False
+    ) -> tuple[Dataset, ...]:
+        volume = await pool.get(base.name.partition("@")[0])
+        async with pool.receive_onto(
+            volume.target, base=base.target, snapshot_tags=SNAPSHOT, operation="op-7", force=force
+        ) as receiver:
+            return await feed_all(receiver, data)
+
+    async def test_a_chain_of_real_streams_ends_as_the_sender_was(self, harness: Harness) -> None:
+        pool = harness.pool
+        volume, s1 = await self._chain(pool, "v")
+        changed, s2 = await self._onto(pool, s1, load("v8k-s1-s2-c"))
+        assert (changed.identity, changed.tags.last) == (volume.identity, "op-7")
+        assert (s2.name, s2.guid, s2.tags) == ("v@s2", int(SAMPLES["v8k-s1-s2-c"].guid), SNAPSHOT)
+        assert sha256(pool, "v") == SAMPLES["v8k-s1-s2-c"].sha256
+        grown, s3 = await self._onto(pool, s2, load("v8k-s2-s3-plain"))
+        assert grown.volsize == s3.volsize == SAMPLES["v8k-s2-s3-plain"].volsize
+        assert sha256(pool, "v") == SAMPLES["v8k-s2-s3-plain"].sha256
+        assert await listed(pool) == ["", "v", "v@s1", "v@s2", "v@s3"]
+        await harness.reopen()
+        assert [await harness.pool.get(d.name) for d in (grown, s3)] == [grown, s3]
+        first = await clone(harness.pool, s1, "first")
+        assert sha256(harness.pool, first.name) == SAMPLES["v8k-s1-plain"].sha256
+
+    @pytest.mark.parametrize(("base", "name"), [("v64k-s1-plain", "v64k-I"), ("empty-a", "empty-a-b")])
+    async def test_a_package_and_a_stream_of_nothing_go_onto_their_bases(
+        self, pool: PoolDriver, base: str, name: str
+    ) -> None:
+        async with pool.receive_stream("v", VOLUME, snapshot_tags=SNAPSHOT) as receiver:
+            _, first = await feed_all(receiver, load(base))
+        volume, *snapshots = await self._onto(pool, first, load(name))
+        sample = SAMPLES[name]
+        assert (snapshots[-1].name, snapshots[-1].guid) == (f"v@{sample.snapshot}", int(sample.guid))
+        assert sha256(pool, "v") == sample.sha256
+        assert [await pool.get(d.name) for d in (volume, *snapshots)] == [volume, *snapshots]
+
+    async def test_our_own_increments_go_onto_a_copy(self, pool: PoolDriver) -> None:
+        disk, _ = await guest(pool)
+        one = await pool.get(f"{disk.name}@one")
+        write(pool, disk.name, NEW * 3, offset=2 * BLOCK)
+        two = await snapshot(pool, disk, "two")
+        async with pool.receive_stream("copy", VOLUME, snapshot_tags=SNAPSHOT) as receiver:
+            _, base = await feed_all(receiver, await sent(pool, one))
+        _, taken = await self._onto(pool, base, await sent(pool, two, one))
+        assert (taken.name, taken.guid, taken.creation) == ("copy@two", two.guid, two.creation)
+        assert read(pool, "copy") == read(pool, disk.name)
+        assert await sent(pool, taken, base) != b""
+
+    async def test_nothing_is_seen_before_the_end_was_verified(self, pool: PoolDriver) -> None:
+        volume, s1 = await self._chain(pool, "v")
+        data = load("v8k-s1-s2-plain")
+        for damage in ("cut", "flipped", "trailing", "not finished"):
+            wrong = bytearray(data)
+            if damage == "cut":
+                del wrong[-312:]
+            elif damage == "flipped":
+                wrong[len(wrong) // 2] ^= 1
+            elif damage == "trailing":
+                wrong += b"more"
+            async with pool.receive_onto(
+                volume.target, base=s1.target, snapshot_tags=SNAPSHOT, operation="op-7"
+            ) as receiver:
+                if damage == "not finished":
+                    await receiver.feed(data)
+                else:
+                    with pytest.raises(StreamError):
+                        await feed_all(receiver, wrong)
+            assert await listed(pool) == ["", "v", "v@s1"]
+            assert sha256(pool, "v") == SAMPLES["v8k-s1-plain"].sha256
+        await self._onto(pool, s1, data)
+
+    async def test_a_stream_from_elsewhere_is_refused(self, pool: PoolDriver) -> None:
+        volume, s1 = await self._chain(pool, "v")
+        for data in (load("v8k-s2-s3-plain"), load("v8k-s1-plain"), load("clone-inc")):
+            with pytest.raises(StreamError):
+                await self._onto(pool, s1, data)
+        await snapshot(pool, volume, "newer")
+        with pytest.raises(Blocked):
+            await self._onto(pool, s1, load("v8k-s1-s2-plain"))
+        with pytest.raises(NotFound):
+            async with pool.receive_onto(
+                other(volume.target), base=s1.target, snapshot_tags=SNAPSHOT, operation="op-7"
+            ):
+                pass
+        assert await listed(pool) == ["", "v", "v@s1", "v@newer"]
+
+    async def test_what_was_written_since_the_base_is_lost_only_by_force(self, pool: PoolDriver) -> None:
+        _, s1 = await self._chain(pool, "v")
+        write(pool, "v", NEW)
+        with pytest.raises(Modified, match=r"^dataset has been modified: v since v@s1$"):
+            await self._onto(pool, s1, load("v8k-s1-s2-plain"))
+        assert read(pool, "v", BLOCK) == NEW
+        await self._onto(pool, s1, load("v8k-s1-s2-plain"), force=True)
+        assert sha256(pool, "v") == SAMPLES["v8k-s1-s2-plain"].sha256
+
+    async def test_what_is_written_while_the_stream_comes_is_not_lost(self, pool: PoolDriver) -> None:
+        volume, s1 = await self._chain(pool, "v")
+        async with pool.receive_onto(
+            volume.target, base=s1.target, snapshot_tags=SNAPSHOT, operation="op-7"
+        ) as receiver:
+            await receiver.feed(load("v8k-s1-s2-plain"))
+            write(pool, "v", NEW)
+            with pytest.raises(Modified):
+                await receiver.finish()
+        assert read(pool, "v", BLOCK) == NEW
+        assert await listed(pool) == ["", "v", "v@s1"]
+
+    async def test_a_snapshot_taken_while_the_stream_comes_stays_the_newest(self, pool: PoolDriver) -> None:
+        volume, s1 = await self._chain(pool, "v")
+        async with pool.receive_onto(
+            volume.target, base=s1.target, snapshot_tags=SNAPSHOT, operation="op-7"
+        ) as receiver:
+            await receiver.feed(load("v8k-s1-s2-plain"))
+            await snapshot(pool, volume, "s2")
+            with pytest.raises(Blocked):
+                await receiver.finish()
+        assert await listed(pool) == ["", "v", "v@s1", "v@s2"]
+
+    async def test_nothing_comes_onto_a_disk_in_use(self, harness: Harness) -> None:
+        pool = harness.pool
+        _, s1 = await self._chain(pool, "v")
+        with opened_for_writing(pool.device("v")) as writer:
+            with pytest.raises(InUse) as refused:
+                await self._onto(pool, s1, load("v8k-s1-s2-plain"))
+            assert f"pid {writer.pid}" in str(refused.value)
+            if harness.force_overrides:
+                await self._onto(pool, s1, load("v8k-s1-s2-plain"), force=True)
+                assert sha256(pool, "v") == SAMPLES["v8k-s1-s2-plain"].sha256
+
+    async def test_a_clones_stream_makes_a_clone(self, pool: PoolDriver) -> None:
+        _, first = await self._chain(pool, "origin")
+        _, origin = await self._onto(pool, first, load("v8k-s1-s2-plain"))
+        async with pool.receive_stream("c", DISK, snapshot_tags=SNAPSHOT, origin=origin.target) as receiver:
+            made = await feed_all(receiver, load("clone-inc"))
+        assert (made[0].origin, made[0].tags) == (origin.name, DISK)
+        assert made[1].guid == int(SAMPLES["clone-inc"].guid)
+        assert sha256(pool, "c") == SAMPLES["clone-inc"].sha256
+        assert [await pool.get(d.name) for d in made] == list(made)
+        with pytest.raises(HasClones):
+            await pool.destroy([origin.target])
+        with pytest.raises(NotFound):
+            async with pool.receive_stream("d", DISK, snapshot_tags=SNAPSHOT, origin=other(origin.target)):
+                pass
+
+    async def test_an_origin_that_goes_meanwhile_leaves_no_clone(self, pool: PoolDriver) -> None:
+        _, first = await self._chain(pool, "origin")
+        _, origin = await self._onto(pool, first, load("v8k-s1-s2-plain"))
+        async with pool.receive_stream("c", DISK, snapshot_tags=SNAPSHOT, origin=origin.target) as receiver:
+            await receiver.feed(load("clone-inc"))
+            try:
+                await pool.destroy([origin.target])
+            except (HasClones, Held):
+                return  # the clone is there already, out of sight: that will do as well
+            with pytest.raises(NotFound):
+                await receiver.finish()
+        assert await listed(pool) == ["", "origin", "origin@s1"]
+
+    async def test_what_is_never_written_may_share_its_blocks(self, harness: Harness) -> None:
+        pool = harness.pool
+        async with pool.receive_stream("v", VOLUME, snapshot_tags=SNAPSHOT, read_only=True) as receiver:
+            made = await feed_all(receiver, load("v8k-s1-plain"))
+        async with pool.receive_raw(
+            "r", VOLUME, snapshot="s", snapshot_tags=SNAPSHOT, read_only=True
+        ) as receiver:
+            raw = await feed_all(receiver, OLD * 16)
+        await harness.reopen()
+        pool = harness.pool
+        for image, content in (
+            (made, SAMPLES["v8k-s1-plain"].sha256),
+            (raw, hashlib.sha256(OLD * 16).hexdigest()),
+        ):
+            taken = await clone(pool, image[1], f"{image[0].name}-clone")
+            write(pool, taken.name, NEW)
+            assert sha256(pool, image[0].name) == content
+            assert read(pool, taken.name, BLOCK) == NEW
+            again = await clone(pool, image[1], f"{image[0].name}-again")
+            assert sha256(pool, again.name) == content
+        await pool.destroy([d.target for d in (await pool.get("v-clone"), await pool.get("v-again"), *made)])
+        assert sha256(pool, "r") == hashlib.sha256(OLD * 16).hexdigest()
+
+
+class Sending:
     async def test_what_is_sent_can_be_received(self, pool: PoolDriver) -> None:
         disk, _ = await guest(pool)
         one = await pool.get(f"{disk.name}@one")
-        data = await self._sent(pool, one)
+        data = await sent(pool, one)
         async with pool.receive_stream("copy", VOLUME, snapshot_tags=SNAPSHOT) as receiver:
             await receiver.feed(data)
             made = await receiver.finish()
@@ -719,10 +917,10 @@ class Sending:
         disk, _ = await guest(harness.pool)
         one = await harness.pool.get(f"{disk.name}@one")
         two = await snapshot(harness.pool, disk, "two")
-        first = await self._sent(harness.pool, one), await self._sent(harness.pool, two, one)
+        first = await sent(harness.pool, one), await sent(harness.pool, two, one)
         write(harness.pool, disk.name, OLD, offset=BLOCK)
         await harness.reopen()
-        assert (await self._sent(harness.pool, one), await self._sent(harness.pool, two, one)) == first
+        assert (await sent(harness.pool, one), await sent(harness.pool, two, one)) == first
 
     @pytest.mark.parametrize("incremental", [False, True])
     async def test_a_stream_goes_on_where_it_broke_off(self, pool: PoolDriver, incremental: bool) -> None:
@@ -743,16 +941,16 @@ class Sending:
         disk, _ = await guest(pool)
         one = await pool.get(f"{disk.name}@one")
         two = await snapshot(pool, disk, "two")
-        data = await self._sent(pool, two, one)
+        data = await sent(pool, two, one)
         assert int.from_bytes(data[40:48], "little") == two.guid
         assert int.from_bytes(data[48:56], "little") == one.guid
-        assert len(data) < len(await self._sent(pool, two)) + BLOCK
+        assert len(data) < len(await sent(pool, two)) + BLOCK
 
     async def test_a_clones_snapshot_is_sent_from_the_origin(self, pool: PoolDriver) -> None:
         disk, _ = await guest(pool)
         origin = await pool.get(f"{disk.name}@one")
         taken = await snapshot(pool, await clone(pool, origin, "c"), "s")
-        data = await self._sent(pool, taken, origin)
+        data = await sent(pool, taken, origin)
         assert int.from_bytes(data[48:56], "little") == origin.guid
         assert int.from_bytes(data[36:40], "little") & 1
 
@@ -761,7 +959,7 @@ class Sending:
         one, two = await pool.get(f"{disk.name}@one"), await snapshot(pool, disk, "two")
         for base in (await pool.get(f"{second.name}@one"), two):
             with pytest.raises(NotValid):
-                await self._sent(pool, one, base)
+                await sent(pool, one, base)
         with pytest.raises(NotFound):
             async with pool.send(other(one.target)):
                 pass

@@ -46,5 +46,9 @@ class TestReceiving(conformance.Receiving):
     pass
 
 
+class TestReceivingOnto(conformance.ReceivingOnto):
+    pass
+
+
 class TestSending(conformance.Sending):
     pass
