@@ -185,11 +185,11 @@ async def test_what_the_pool_holds_after_a_kill_is_what_the_rule_says(
     shutil.rmtree(place.directory)
 
 
-@pytest.mark.parametrize("action", ["CreateGuestDisks", "DeleteGuestsDisks"])
 async def test_a_kill_before_each_system_call_of_the_journal_leaves_the_pool_as_the_journal_says(
-    scene: Scene, action: str
+    scene: Scene,
 ) -> None:
     """Among them are the calls of rotation and checkpoints, and those after the answer."""
+    action = "CreateGuestDisks"
     outcomes = []
     for number in itertools.count(1):
         place = scene.copy()
