@@ -1,7 +1,7 @@
 """The ZFS driver: a pool of OpenZFS, through the ``zfs`` and ``zpool`` commands.
 
 How changes are made is in ``zfschanging``, how content comes and goes in
-``zfsreceiving`` and ``zfssending``.  New file systems are never mounted
+``zfsarriving`` and ``zfssending``.  New file systems are never mounted
 (``canmount=off``): a channel program refuses those that are.  New volumes are
 sparse, lz4, ``volmode=dev``, and have a ``volblocksize`` for the pool's
 geometry.
@@ -21,10 +21,11 @@ from contextlib import AbstractAsyncContextManager
 import trio
 
 from imagestore.errors import PoolError
-from imagestore.pools import zfschanging, zfsopening, zfsprograms, zfsreceiving, zfssending
+from imagestore.pools import zfsarriving, zfschanging, zfsopening, zfsprograms, zfssending
 from imagestore.pools.base import Creation, Dataset, Mark, Receiver, Space, Tags, Target
 from imagestore.pools.zfscommands import Commands
-from imagestore.pools.zfsground import ZfsGround
+from imagestore.pools.zfsground import Compression, ZfsGround
+from imagestore.pools.zfsprograms import Setting
 from imagestore.pools.zfsrows import PREFIX
 from imagestore.pools.zfswatch import Watch
 
@@ -40,12 +41,14 @@ async def open_zfs_pool(
     *,
     lock_directory: str = zfsopening.LOCK_DIRECTORY,
     lock_deadline: float = LOCK_SECONDS,
+    compression: Compression = "lz4",
     clock: Callable[[], float] = time.time,
     entropy: Callable[[int], bytes] = secrets.token_bytes,
 ) -> "ZfsPool":
     """Open pool ``name`` and lock it against other stores and children of earlier ones.
 
-    ``lock_deadline``, in seconds, is how long those are waited for.
+    ``lock_deadline``, in seconds, is how long those are waited for;
+    ``compression`` is that of new volumes.
 
     Raises:
         ConfigError: ``name`` cannot be a pool.
@@ -62,7 +65,20 @@ async def open_zfs_pool(
     except BaseException:
         os.close(lock)
         raise
-    ground = ZfsGround(commands, watch, lock, block_bytes=block_bytes, clock=clock, entropy=entropy)
+    ground = ZfsGround(
+        commands,
+        watch,
+        lock,
+        block_bytes=block_bytes,
+        compression=compression,
+        clock=clock,
+        entropy=entropy,
+    )
+    try:
+        await zfsarriving.undo_broken_off(ground)
+    except BaseException:
+        await ground.close()
+        raise
     return ZfsPool(ground)
 
 
@@ -99,7 +115,7 @@ class ZfsPool:
     async def set_mark(self, mark: Mark | None) -> None:
         root = await self.get("")
         pairs = [(_JOURNAL, mark.journal if mark else ""), (_EPOCH, str(mark.epoch) if mark else "")]
-        await zfsprograms.set_properties(self._ground.commands, root.target, pairs)
+        await zfsprograms.set_properties(self._ground.commands, [Setting(root.target, pairs)])
 
     # -- looking ----------------------------------------------------------------
 
@@ -161,11 +177,22 @@ class ZfsPool:
         return await zfssending.send_bytes(self._ground, snapshot, base)
 
     def receive_stream(
-        self, name: str, tags: Tags, *, snapshot_tags: Tags
+        self,
+        name: str,
+        tags: Tags,
+        *,
+        snapshot_tags: Tags,
+        origin: Target | None = None,
+        read_only: bool = False,
     ) -> AbstractAsyncContextManager[Receiver]:
-        return zfsreceiving.receive_stream(self._ground, name, tags, snapshot_tags)
+        return zfsarriving.receive_stream(self._ground, name, tags, snapshot_tags, origin)
+
+    def receive_onto(
+        self, volume: Target, *, base: Target, snapshot_tags: Tags, operation: str, force: bool = False
+    ) -> AbstractAsyncContextManager[Receiver]:
+        return zfsarriving.receive_onto(self._ground, volume, base, snapshot_tags, operation, force)
 
     def receive_raw(
-        self, name: str, tags: Tags, *, snapshot: str, snapshot_tags: Tags
+        self, name: str, tags: Tags, *, snapshot: str, snapshot_tags: Tags, read_only: bool = False
     ) -> AbstractAsyncContextManager[Receiver]:
-        return zfsreceiving.receive_raw(self._ground, name, tags, snapshot, snapshot_tags)
+        return zfsarriving.receive_raw(self._ground, name, tags, snapshot, snapshot_tags)

@@ -1,28 +1,27 @@
-"""The changes of a ZFS pool: which commands each is made of, and in what order.
+"""The changes of a ZFS pool: what each is made of, and in what order.
 
 ==============  ===============================================================================
-create          one ``zfs create`` or ``zfs clone`` each, in order; undone when a later one fails
-snapshot        one ``zfs snapshot`` for all
+create          one call each, in order; undone when a later one fails
+snapshot        one call for all
 destroy         one channel program: checks all, by guid and createtxg, then destroys all
 rollback        one channel program: checks, destroys newer, rolls back, sets ``imagestore:last``
-rename, resize  one command, after a look at the identity
+rename, resize  one call or command, after a look at the identity
 tag             one channel program
 ==============  ===============================================================================
 
-Tags are user properties, set in the command that makes the dataset.  None of
+Tags are user properties, set in the call that makes the dataset.  None of
 these is cancellable once it has begun.
 """
 
-import contextlib
 from collections.abc import Sequence
 from functools import partial
 
 from imagestore import names
 from imagestore.errors import (
+    AlreadyExists,
     Blocked,
     ImageStoreError,
     InvalidArgument,
-    NotFound,
     NotSnapshot,
     NotVolume,
 )
@@ -36,16 +35,18 @@ from imagestore.pools.base import (
     Tags,
     Target,
 )
+from imagestore.pools.zfscore import Properties
 from imagestore.pools.zfsfailures import in_use
 from imagestore.pools.zfsground import (
-    COMPRESSION,
+    COMPRESSIONS,
     VOLMODE,
     ZfsGround,
     check_name,
     check_size,
     uncancelled,
 )
-from imagestore.pools.zfsrows import options, tag_options, tag_pairs
+from imagestore.pools.zfsprograms import Setting
+from imagestore.pools.zfsrows import tag_pairs, tag_properties
 
 
 async def create(ground: ZfsGround, creations: Sequence[Creation]) -> Sequence[Dataset]:
@@ -68,43 +69,40 @@ async def _create(ground: ZfsGround, creations: Sequence[Creation]) -> Sequence[
     volumes = [creation.name for creation in creations if not isinstance(creation, NewFilesystem)]
     try:
         for creation in creations:
-            given = await _options(ground, creation, made)
-            await ground.change("zfs", *_words(ground, creation, given))
+            given = await _properties(ground, creation, made)
+            await ground.call("creating", creation.name, partial(_make, ground, creation, given))
             made.append(creation.name)
         await ground.wait_for_nodes(volumes)
-        rows = await ground.rows(made)
-        await ground.wait_for_nodes(volumes)
+        return await ground.rows(made)
     except ImageStoreError:
-        for name in reversed(made):
-            with contextlib.suppress(NotFound):
-                row = await ground.get(name)
-                await ground.retry_busy([name], partial(zfsprograms.destroy, ground.commands, [row.target]))
+        for row in reversed(await ground.existing(made)):
+            await ground.retry_busy([row.name], partial(zfsprograms.destroy, ground.commands, [row.target]))
         raise
-    return rows
 
 
-async def _options(ground: ZfsGround, creation: Creation, made: Sequence[str]) -> list[tuple[str, str]]:
-    """The properties of a new dataset beside its tags."""
+async def _properties(ground: ZfsGround, creation: Creation, made: Sequence[str]) -> Properties:
+    """What a new dataset is made with, its tags among it."""
+    given = tag_properties(creation.tags)
     if isinstance(creation, NewFilesystem):
-        return [("canmount", "off"), VOLMODE]
-    given = [COMPRESSION]
+        return given | {"canmount": 0, "volmode": VOLMODE[1]}
+    given |= {"compression": COMPRESSIONS[ground.compression]}
     parent = names.parent(creation.name)
     if parent not in made and not await ground.has_volmode(parent):
-        given.append(VOLMODE)
+        given |= {"volmode": VOLMODE[1]}
     if isinstance(creation, NewVolume):
-        given.append(("volblocksize", str(block_dividing(creation.size, ground.block_bytes))))
+        given |= {"volsize": creation.size, "volblocksize": block_dividing(creation.size, ground.block_bytes)}
     return given
 
 
-def _words(ground: ZfsGround, creation: Creation, given: Sequence[tuple[str, str]]) -> list[str]:
-    properties, name = [*options(given), *tag_options(creation.tags)], ground.full(creation.name)
+def _make(ground: ZfsGround, creation: Creation, given: Properties) -> int:
+    core, name = ground.commands.core, ground.full(creation.name)
     match creation:
         case NewFilesystem():
-            return ["create", *properties, name]
+            return core.create(name, "filesystem", given)
         case NewClone():
-            return ["clone", *properties, ground.full(creation.origin.name), name]
+            return core.clone(name, ground.full(creation.origin.name), given)
         case NewVolume():
-            return ["create", "-s", "-V", str(creation.size), *properties, name]
+            return core.create(name, "volume", given)
 
 
 def block_dividing(size: int, block_bytes: int) -> int:
@@ -125,11 +123,16 @@ async def snapshot(ground: ZfsGround, volumes: Sequence[Target], name: str, tags
     if len(set(taken)) != len(taken):
         raise InvalidArgument(detail="a dataset is named twice")
 
-    async def take() -> Sequence[Dataset]:
-        await ground.change("zfs", "snapshot", *tag_options(tags), *map(ground.full, taken))
+    there = await ground.existing(taken)
+    if there:
+        raise AlreadyExists.named(there[0].name)
+    take = partial(ground.commands.core.snapshot, [ground.full(name) for name in taken], tag_properties(tags))
+
+    async def go() -> Sequence[Dataset]:
+        await ground.call("snapshotting", taken[0], take)
         return await ground.rows(taken)
 
-    return await uncancelled(take)
+    return await uncancelled(go)
 
 
 async def destroy(ground: ZfsGround, targets: Sequence[Target]) -> None:
@@ -176,7 +179,10 @@ async def rename(ground: ZfsGround, target: Target, name: str) -> Sequence[Datas
             await ground.change("zfs", "rename", ground.full(row.name), ground.full(name))
             return await ground.rows([name])
         before = await ground.under(row.name)
-        await ground.change("zfs", "rename", ground.full(row.name), ground.full(name))
+        if row.kind == "volume":
+            await ground.rename(row.name, name)
+        else:  # file systems of others may be mounted
+            await ground.change("zfs", "rename", ground.full(row.name), ground.full(name))
         moved = await ground.under(name)
         await ground.wait_until_gone(d.name for d in before if d.kind == "volume")
         await ground.wait_for_nodes(d.name for d in moved if d.kind == "volume")
@@ -218,7 +224,7 @@ async def tag(ground: ZfsGround, target: Target, tags: Tags) -> Dataset:
     """See ``PoolDriver.tag``."""
 
     async def go() -> Dataset:
-        await zfsprograms.set_properties(ground.commands, target, tag_pairs(tags))
+        await zfsprograms.set_properties(ground.commands, [Setting(target, tag_pairs(tags))])
         return await ground.get(target.name)
 
     return await uncancelled(go)

@@ -1,33 +1,38 @@
-"""Runs ``zfs`` and ``zpool``: fixed argument lists, no shell, output in full.
+"""How a pool is told what to do: calls of libzfs_core, and ``zfs`` and ``zpool`` for the rest.
 
-Owns what every child of the driver has in common: the locale in which texts
-are recorded, a session of its own (a Ctrl-C at the store's terminal is not for
-it), and the lifetime lock, which it inherits: a child outlives a killed store
-and may still act, so the next life waits until no process holds that lock.
+Calls run in worker threads.  Children get fixed argument lists and no shell;
+they have in common the locale in which texts are recorded, a session of their
+own (a Ctrl-C at the store's terminal is not for them), and the lifetime lock,
+which they inherit: a child outlives a killed store and may still act, so the
+next life waits until no process holds that lock.
 
-A look may be cancelled; its child is killed.  A change is not cancellable: it
-is waited for, up to a deadline after which the pool is considered stuck.  A
-child that no signal ends (the kernel waits for a disk) is left behind, with
-the lock.
+A look may be cancelled.  A change is waited for, up to a deadline after which
+the pool is considered stuck: what the kernel makes wait for a disk, no signal
+ends; it is left behind, with the lock.
 """
 
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import TypeVar
 
 import trio
 from msgspec import Struct
 
 from imagestore.errors import PoolError
-from imagestore.pools.zfsfailures import failure
+from imagestore.pools.zfscore import ZfsCore
+from imagestore.pools.zfsfailures import failure, failure_of_number
+from imagestore.streams.nvlist import NvValue
 
 CHANGE_SECONDS = 300.0
 """How long one command may take before its pool is considered stuck."""
 
-_CHILDREN = trio.CapacityLimiter(64)
-"""Threads that wait for children; what bounds the children themselves is the zpool actor."""
+_WAITING = trio.CapacityLimiter(64)
+"""Threads that wait for the kernel; what bounds the work itself is the zpool actor."""
+
+T = TypeVar("T")
 
 _SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -59,6 +64,7 @@ class Commands:
         self._change_seconds = change_seconds
         self._paths = {name: find_command(name) for name in ("zfs", "zpool")}
         self._environment = {"PATH": _SEARCH_PATH, "LC_ALL": "C"}
+        self.core = ZfsCore()
 
     def start(
         self, words: Sequence[str], *, stdin: int = subprocess.DEVNULL, stdout: int = subprocess.PIPE
@@ -80,26 +86,58 @@ class Commands:
 
     async def look(self, *words: str) -> str:
         """Run a command that changes nothing; its output. Raises what ``failure`` makes of a failure."""
-        finished = await self._run(words, "", kill_when_cancelled=True)
+        finished = await self._run(words)
         if finished.status:
             raise failure(words, finished.complaint, self.pool)
         return finished.output
 
-    async def change(self, *words: str, script: str = "") -> str:
-        """Run a command that changes the pool, whatever is cancelled; ``script`` goes to its stdin.
+    async def change(self, *words: str) -> str:
+        """Run a command that changes the pool, whatever is cancelled.
 
         Raises what ``failure`` makes of a failure, and PoolError if it does not end.
         """
+        finished = await self._finish(" ".join(words[:2]), partial(self._run, words))
+        if finished.status:
+            raise failure(words, finished.complaint, self.pool)
+        return finished.output
+
+    async def call(self, doing: str, name: str, function: Callable[[], int]) -> None:
+        """Run a change by libzfs_core, whatever is cancelled; ``doing`` and ``name`` are for errors.
+
+        Raises what ``failure_of_number`` makes of its errno, and PoolError if it does not end.
+        """
+        status = await self._finish(doing, partial(_in_thread, function))
+        if status:
+            raise failure_of_number(doing, status, name, self.pool)
+
+    async def program(self, text: str, arguments: Sequence[str], *, changes: bool) -> NvValue:
+        """Run a channel program; what it returned. With ``changes`` it is not cancellable.
+
+        Raises what ``failure_of_number`` makes of its errno, PoolError for an error in it.
+        """
+        run = partial(self.core.program, self.pool, text, arguments, changes=changes)
+        if changes:
+            status, output = await self._finish("zfs program", partial(_in_thread, run))
+        else:
+            status, output = await _in_thread(run)
+        if "error" in output:
+            raise PoolError(f"a channel program failed: {output['error']}")
+        if status:
+            raise failure_of_number("zfs program", status, "", self.pool)
+        return output.get("return")
+
+    async def _finish(self, doing: str, run: Callable[[], Awaitable[T]]) -> T:
+        """Wait for a change, whatever is cancelled, but not for ever."""
         self.check_alive()
+        done: list[T] = []
         with trio.CancelScope(shield=True, deadline=trio.current_time() + self._change_seconds):
-            finished = await self._run(words, script, kill_when_cancelled=False)
-            if finished.status:
-                raise failure(words, finished.complaint, self.pool)
-            return finished.output
+            done.append(await run())
+        if done:
+            return done[0]
         raise PoolError(
-            f"{words[0]} {words[1]} has not ended after {self._change_seconds:.0f} seconds; "
+            f"{doing} has not ended after {self._change_seconds:.0f} seconds; "
             f"pool {self.pool} is {self.health() or 'stuck'}",
-            detail=f"see zpool status {self.pool}; the store waits for the command when it starts again",
+            detail=f"see zpool status {self.pool}; a store that starts waits until it has ended",
         )
 
     def health(self) -> str:
@@ -123,23 +161,15 @@ class Commands:
                 f"pool {self.pool} is not imported", detail=f"import it: zpool import {self.pool}"
             )
 
-    async def _run(self, words: Sequence[str], script: str, *, kill_when_cancelled: bool) -> Finished:
-        stdin = subprocess.PIPE if script else subprocess.DEVNULL
-        child = self.start(words, stdin=stdin)
-        try:
-            output, complaint = await trio.to_thread.run_sync(
-                child.communicate,
-                script.encode() if script else None,
-                abandon_on_cancel=True,
-                limiter=_CHILDREN,
-            )
-        except trio.Cancelled:
-            if kill_when_cancelled:
-                with suppress(OSError):
-                    child.kill()
-            raise
+    async def _run(self, words: Sequence[str]) -> Finished:
+        child = self.start(words)
+        output, complaint = await _in_thread(child.communicate)
         return Finished(
             status=child.returncode,
             output=output.decode(errors="replace"),
             complaint=complaint.decode(errors="replace"),
         )
+
+
+async def _in_thread(function: Callable[[], T]) -> T:
+    return await trio.to_thread.run_sync(function, abandon_on_cancel=True, limiter=_WAITING)

@@ -25,6 +25,8 @@ NODES: Final = "/dev/zvol"
 _UDEV_QUEUE: Final = "/run/udev/queue"
 """There while udev has events to deal with."""
 
+_ATTEMPTS: Final = 10
+
 _FIRST_WAIT_SECONDS: Final = 0.002
 _LONGEST_WAIT_SECONDS: Final = 0.1
 
@@ -38,17 +40,47 @@ async def wait_for_nodes(paths: Sequence[str], deadline_seconds: float) -> None:
     """Return when all are there to stay: the link is made, and udev has nothing more to do.
 
     A volume whose ``volmode`` is set appears, disappears and appears again.
+    Udev asks each new node for its name once, and makes no link when the node
+    cannot be opened just then: it is told again.
 
     Raises:
         PoolError: they did not come in time.
     """
-    missing = await _wait(paths, _is_settled, deadline_seconds)
-    missing = [path for path in missing if not os.path.exists(path)]
-    if missing:
-        raise PoolError(
-            f"the device {missing[0]} did not appear within {deadline_seconds:.0f} seconds",
-            detail="udev makes it: see that systemd-udevd runs and knows 60-zvol.rules (zfsutils-linux)",
-        )
+    missing = list(paths)
+    for attempt in range(_ATTEMPTS):
+        missing = await _wait(missing, _is_settled, deadline_seconds / _ATTEMPTS)
+        missing = [path for path in missing if not os.path.exists(path)]
+        if not missing:
+            return
+        if attempt + 1 < _ATTEMPTS:
+            await trio.to_thread.run_sync(_tell_udev_again)
+    raise PoolError(
+        f"the device {missing[0]} did not appear within {deadline_seconds:.0f} seconds",
+        detail="udev makes it: see that systemd-udevd runs and knows 60-zvol.rules (zfsutils-linux)",
+    )
+
+
+def _tell_udev_again() -> None:
+    """A change of every volume's node that has no link yet."""
+    with suppress(OSError):
+        for device in os.listdir("/sys/block"):
+            if not device.startswith("zd"):
+                continue
+            with suppress(OSError):
+                with open(f"/sys/block/{device}/dev", encoding="ascii") as file:
+                    number = file.read().strip()
+                if not _has_link(number):
+                    with open(f"/sys/block/{device}/uevent", "w", encoding="ascii") as file:
+                        file.write("change")
+
+
+def _has_link(number: str) -> bool:
+    """Whether udev has made a link for the block device ``major:minor``."""
+    try:
+        with open(f"/run/udev/data/b{number}", encoding="utf-8", errors="replace") as lines:
+            return any(line.startswith("S:zvol/") for line in lines)
+    except FileNotFoundError:
+        return False
 
 
 async def wait_until_gone(paths: Sequence[str], deadline_seconds: float) -> None:

@@ -1,13 +1,16 @@
-"""What the texts of ``zfs`` and ``zpool`` mean: the one place where they are read.
+"""What the numbers of libzfs_core and the texts of ``zfs`` and ``zpool`` mean: one place for both.
 
 The commands have no other error codes than their texts.  Those matched here
 were recorded off OpenZFS 2.1.11 (``tests/pools/zfs_texts.jsonl``), in the C
 locale.  A text that is not known becomes a ``PoolError`` that quotes it.
 """
 
+import errno
+import os
 import re
 from collections.abc import Callable, Sequence
 
+from imagestore import names
 from imagestore.errors import (
     AlreadyExists,
     Blocked,
@@ -39,6 +42,33 @@ def failure(words: Sequence[str], complaint: str, pool: str) -> ImageStoreError:
             return make(relative(named, pool), pool, text)
     command = " ".join(words[:2])
     return PoolError(f"{command} failed: {text or 'it said nothing'}"[:600])
+
+
+def failure_of_number(doing: str, number: int, name: str, pool: str) -> ImageStoreError:
+    """The error for a call that failed with ``number``; ``name`` is what it was to make or change."""
+    match number:
+        case errno.EEXIST:
+            return AlreadyExists.named(name)
+        case errno.ENOENT:
+            return NotFound(detail=f"{doing} {name}: it, its parent or its origin does not exist")
+        case errno.ENOSPC | errno.EDQUOT:
+            return NoSpace(detail=f"{doing} {name}: {os.strerror(number).lower()}")
+        case errno.EBUSY:
+            return in_use(name, ())
+        case errno.EPERM | errno.EACCES:
+            return _no_rights(name, pool, f"{doing} {name}")
+        case errno.EINVAL | errno.ENAMETOOLONG | errno.EDOM | errno.ERANGE:
+            return InvalidArgument(detail=f"{doing} {name}: {os.strerror(number).lower()}")
+        case errno.EAGAIN:
+            return _suspended(name, pool, "")
+        case errno.EROFS:
+            return PoolError(
+                f"pool {pool} is imported read-only", detail=f"zpool export {pool} && zpool import {pool}"
+            )
+        case 1033:  # ZFS_ERR_WRONG_PARENT
+            return NotValid(detail=f"{names.parent(name)} is a volume and holds no other datasets")
+    what = os.strerror(number) if number < 1024 else "see zfs_errno_t in OpenZFS's sys/fs/zfs.h"
+    return PoolError(f"{doing} {name} failed with error {number}: {what}")
 
 
 def relative(name: str, pool: str) -> str:

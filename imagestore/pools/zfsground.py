@@ -8,7 +8,8 @@ waiting for device nodes.  Knows nothing of what a change is.
 import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import TypeVar
+from functools import partial
+from typing import Final, Literal, TypeVar
 
 import trio
 
@@ -18,7 +19,7 @@ from imagestore.pools import zfsdevices
 from imagestore.pools.base import Dataset, Identity, Target
 from imagestore.pools.zfscommands import Commands
 from imagestore.pools.zfsfailures import in_use
-from imagestore.pools.zfsrows import GET, is_receiving, rows
+from imagestore.pools.zfsrows import LOOK_AT, LOOK_UNDER, all_rows, rows
 from imagestore.pools.zfswatch import Watch
 
 NODE_SECONDS = 30.0
@@ -33,8 +34,19 @@ _LONGEST_PAUSE_SECONDS = 0.5
 SECTOR_BYTES = 512
 MAX_SIZE_BYTES = (1 << 63) - SECTOR_BYTES
 
-COMPRESSION = ("compression", "lz4")
-VOLMODE = ("volmode", "dev")
+Compression = Literal["lz4", "off"]
+
+COMPRESSIONS: Final[dict[Compression, int]] = {"lz4": 15, "off": 2}
+VOLMODE: Final = ("dev", 2)
+"""Values of native properties, as commands and as libzfs_core have them."""
+
+_PROPERTY = """
+args = ...
+argv = args["argv"]
+if not zfs.exists(argv[1]) then return "" end
+local value = zfs.get_prop(argv[1], argv[2])
+return value == nil and "" or tostring(value)
+"""
 
 T = TypeVar("T")
 
@@ -50,12 +62,14 @@ class ZfsGround:
         lock: int,
         *,
         block_bytes: int,
+        compression: Compression,
         clock: Callable[[], float],
         entropy: Callable[[int], bytes],
     ) -> None:
         self.pool = commands.pool
         self.watch = watch
         self.block_bytes = block_bytes
+        self.compression = compression
         self.clock = clock
         self.entropy = entropy
         self.sending: Counter[Identity] = Counter()
@@ -91,18 +105,27 @@ class ZfsGround:
 
     async def under(self, name: str) -> Sequence[Dataset]:
         """A dataset, its snapshots, and all that is in it, in listing order. Raises NotFound."""
-        text = await self.look("zfs", GET[0], "-r", *GET[1:], self.full(name))
-        return await trio.to_thread.run_sync(rows, text, self.pool)
+        answer = await self.commands.program(LOOK_UNDER, [self.full(name)], changes=False)
+        found = await trio.to_thread.run_sync(rows, answer, self.pool)
+        if not found:
+            raise NotFound(detail=f"{name}: no such dataset")
+        return found
+
+    async def existing(self, wanted: Sequence[str]) -> Sequence[Dataset]:
+        """The rows of those of ``wanted`` that exist, in listing order."""
+        if not wanted:
+            return ()
+        answer = await self.commands.program(LOOK_AT, [self.full(name) for name in wanted], changes=False)
+        return rows(answer, self.pool)
+
+    async def received(self, wanted: Sequence[str]) -> Sequence[Target]:
+        """Datasets on their way in, which nothing else shows."""
+        answer = await self.commands.program(LOOK_AT, [self.full(name) for name in wanted], changes=False)
+        return [row.target for row in all_rows(answer, self.pool)]
 
     async def rows(self, wanted: Sequence[str]) -> Sequence[Dataset]:
         """Rows in the order of ``wanted``. Raises NotFound."""
-        for name in wanted:
-            if is_receiving(name):
-                raise NotFound(detail=f"{name} is being received")
-        if not wanted:
-            return []
-        text = await self.look("zfs", *GET, *(self.full(name) for name in dict.fromkeys(wanted)))
-        found = {row.name: row for row in rows(text, self.pool)}
+        found = {row.name: row for row in await self.existing(wanted)}
         missing = [name for name in wanted if name not in found]
         if missing:
             raise NotFound(detail=f"{', '.join(missing)}: no such dataset")
@@ -124,19 +147,32 @@ class ZfsGround:
         """Who has the volume open for writing."""
         return await trio.to_thread.run_sync(zfsdevices.users, self.device(name))
 
+    async def native(self, name: str, property_name: str) -> str:
+        """A native property's value as a channel program has it; "" if there is none, or no dataset."""
+        answer = await self.commands.program(_PROPERTY, [self.full(name), property_name], changes=False)
+        return answer if isinstance(answer, str) else ""
+
     async def has_volmode(self, parent: str) -> bool:
         """Whether what is made in ``parent`` has the right ``volmode`` of itself.
 
         Setting it makes a volume's node come, go and come again; inheriting it does not.
         """
-        key, value = VOLMODE
-        return (await self.look("zfs", "get", "-Hp", "-o", "value", key, self.full(parent))).strip() == value
+        return await self.native(parent, "volmode") == VOLMODE[0]
 
     # -- changing ---------------------------------------------------------------
 
     async def change(self, *words: str) -> str:
         """Run a command that changes the pool; see ``Commands.change``."""
         return await self.commands.change(*words)
+
+    async def call(self, doing: str, name: str, function: Callable[[], int]) -> None:
+        """Change the pool through libzfs_core; see ``Commands.call``."""
+        await self.commands.call(doing, name, function)
+
+    async def rename(self, volume: str, name: str) -> None:
+        """Give a volume another name; whatever its nodes. Raises AlreadyExists, NotFound."""
+        rename = partial(self.commands.core.rename, self.full(volume), self.full(name))
+        await self.commands.call("renaming to", name, rename)
 
     async def retry_busy(self, volumes: Sequence[str], change: Callable[[], Awaitable[T]]) -> T:
         """Try again while nobody can be named that has one of ``volumes`` open.

@@ -10,11 +10,9 @@ refusal and the datasets it is about; an empty refusal means that it was done.
 Numbers cross as text: guids are unsigned, the programs' integers are not.
 """
 
-import json
 from collections.abc import Sequence
 from typing import Final
 
-import msgspec
 from msgspec import Struct
 
 from imagestore import names
@@ -32,9 +30,8 @@ from imagestore.errors import (
 from imagestore.pools.base import Target
 from imagestore.pools.zfscommands import Commands
 from imagestore.pools.zfsfailures import in_use, relative
-
-COMMAND: Final = ("program", "-j", "-t", "100000000", "-m", "100000000", "--")
-"""Arguments of ``zfs``; the pool, ``-`` and the program's arguments follow."""
+from imagestore.pools.zfsrows import signed
+from imagestore.streams.nvlist import NvValue
 
 _COMMON: Final = """
 args = ...
@@ -72,6 +69,17 @@ function find_clones(snapshot, wanted, found)
     end
 end
 
+-- All that is below a dataset and not among what is to be destroyed.
+function find_children(name, wanted, found)
+    for snapshot in zfs.list.snapshots(name) do
+        if not wanted[snapshot] then found[snapshot] = true end
+    end
+    for child in zfs.list.children(name) do
+        if not wanted[child] then found[child] = true end
+        find_children(child, wanted, found)
+    end
+end
+
 -- Whether something keeps a snapshot: a hold, a send under way.
 function is_held(snapshot)
     local references = zfs.get_prop(snapshot, "userrefs")
@@ -98,12 +106,7 @@ for _, name in ipairs(targets) do
         find_clones(name, wanted, clones)
         if is_held(name) then held[name] = true end
     else
-        for child in zfs.list.children(name) do
-            if not wanted[child] then children[child] = true end
-        end
-        for snapshot in zfs.list.snapshots(name) do
-            if not wanted[snapshot] then children[snapshot] = true end
-        end
+        find_children(name, wanted, children)
         -- "busy" of a dataset with snapshots may mean those; a rollback's check does not mind them.
         local check = has_snapshots(name) and zfs.check.rollback or zfs.check.destroy
         if check(name) == EBUSY then busy[name] = true end
@@ -185,29 +188,37 @@ return { refusal = next(left) and "left" or "", datasets = left }
 _SET: Final = (
     _COMMON
     + """
-local name = argv[1]
-if not is_same(name, argv[2], argv[3]) then return { refusal = "missing", datasets = { [name] = true } } end
-for i = 4, #argv, 2 do
-    local status
-    if argv[i + 1] == "" then
-        status = zfs.sync.inherit(name, argv[i])
-    else
-        status = zfs.sync.set_prop(name, argv[i], argv[i + 1])
+-- For each dataset: name, guid, createtxg, how many properties, then those and their values.
+local settings, missing, i = {}, {}, 1
+while i <= #argv do
+    local name, count = argv[i], tonumber(argv[i + 3])
+    if not is_same(name, argv[i + 1], argv[i + 2]) then missing[name] = true end
+    for j = i + 4, i + 2 + 2 * count, 2 do
+        settings[#settings + 1] = { name = name, property = argv[j], value = argv[j + 1] }
     end
-    if status ~= 0 then error("property " .. argv[i] .. ": error " .. tostring(status)) end
+    i = i + 4 + 2 * count
+end
+local answer = refusal("missing", missing)
+if answer then return answer end
+for _, setting in ipairs(settings) do
+    local status
+    if setting.value == "" then
+        status = zfs.sync.inherit(setting.name, setting.property)
+    else
+        status = zfs.sync.set_prop(setting.name, setting.property, setting.value)
+    end
+    if status ~= 0 then error("property " .. setting.property .. ": error " .. tostring(status)) end
 end
 return { refusal = "", datasets = {} }
 """
 )
 
 
-class _Answer(Struct, frozen=True):
-    refusal: str = ""
-    datasets: dict[str, bool] = {}
+class Setting(Struct, frozen=True):
+    """User properties to be set on a dataset; "" takes one off."""
 
-
-class _Output(Struct, frozen=True):
-    answer: _Answer = msgspec.field(name="return", default=_Answer())
+    target: Target
+    pairs: Sequence[tuple[str, str]]
 
 
 async def destroy(commands: Commands, targets: Sequence[Target]) -> None:
@@ -231,9 +242,12 @@ async def rollback(
     await _run(commands, _ROLLBACK, words)
 
 
-async def set_properties(commands: Commands, target: Target, pairs: Sequence[tuple[str, str]]) -> None:
-    """Set user properties together; "" takes one off. Raises NotFound."""
-    words = [*_words(target, commands.pool), *(word for pair in pairs for word in pair)]
+async def set_properties(commands: Commands, settings: Sequence[Setting]) -> None:
+    """Set user properties of several datasets together. Raises NotFound."""
+    words: list[str] = []
+    for setting in settings:
+        words += (*_words(setting.target, commands.pool), str(len(setting.pairs)))
+        words += (word for pair in setting.pairs for word in pair)
     await _run(commands, _SET, words)
 
 
@@ -241,27 +255,19 @@ def _words(target: Target, pool: str) -> tuple[str, str, str]:
     return names.full(target.name, pool), str(signed(target.guid)), str(target.createtxg)
 
 
-def signed(number: int) -> int:
-    """An unsigned 64-bit number as a channel program's integer has it."""
-    return number - (1 << 64) if number >= 1 << 63 else number
-
-
 async def _run(commands: Commands, program: str, words: Sequence[str]) -> None:
-    output = await commands.change("zfs", *COMMAND, commands.pool, "-", *words, script=program)
-    refusal = refusal_of(output, commands.pool)
+    refusal = refusal_of(await commands.program(program, words, changes=True), commands.pool)
     if refusal is not None:
         raise refusal
 
 
-def refusal_of(output: str, pool: str) -> ImageStoreError | None:
+def refusal_of(answer: NvValue, pool: str) -> ImageStoreError | None:
     """What a program's answer means; None: it was done."""
-    try:
-        answer = msgspec.convert(json.loads(output or "{}"), _Output).answer
-    except (json.JSONDecodeError, msgspec.ValidationError) as error:
-        return PoolError(f"zfs program gave an answer that is not understood: {output[:200]!r} ({error})")
-    datasets = sorted(relative(name, pool) for name in answer.datasets)
+    if not isinstance(answer, dict) or not isinstance(about := answer.get("datasets"), dict):
+        return PoolError(f"a channel program gave an answer that is not understood: {answer!r}")
+    datasets = sorted(relative(name, pool) for name in about)
     listed = ", ".join(datasets)
-    match answer.refusal:
+    match answer.get("refusal"):
         case "":
             return None
         case "missing":
@@ -280,4 +286,4 @@ def refusal_of(output: str, pool: str) -> ImageStoreError | None:
             return NoSpace(detail=f"no room to roll back {listed}")
         case "others":
             return InvalidArgument(detail="a rollback destroys only newer snapshots of what is rolled back")
-    return PoolError(f"zfs program could not do all that it had checked; left: {listed}")
+    return PoolError(f"a channel program could not do all that it had checked; left: {listed}")

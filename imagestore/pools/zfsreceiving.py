@@ -1,51 +1,40 @@
-"""Receives volumes into a ZFS pool: send streams and raw disk images.
-
-What comes goes into ``.receiving-…`` beside its place, unseen, through
-``zfs receive``; when all was right, one rename makes it visible with all its
-snapshots.  A reception that breaks off leaves nothing: the kernel throws its
-part away, we what came before it, and the next life what we could not.
+"""Runs ``zfs receive`` for what comes: send streams and raw disk images.
 
 No byte of a stranger's stream reaches ``zfs receive`` before it was verified
-(``streams.guard``), and the last END not before the caller says that the body
-was right.  A package comes out of the guard as plain streams, one reception
-each.  Raw images are made into a stream on the way (``zfsraw``).
+(``streams.guard``), and no END of a snapshot that must not be seen yet.  A
+package comes out of the guard as plain streams, one reception each.  Raw
+images are made into a stream on the way (``zfsraw``).
 
-Feeding runs in a worker thread and waits for the child there; it is not
-cancellable in the middle of a piece.
+Where it goes, and when it may be seen, is ``zfsarriving``'s to say.  Every
+method blocks; they are called in worker threads, one at a time.
 """
 
 import os
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from functools import partial
-from typing import Protocol
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Protocol
 
-import trio
 from msgspec import Struct
 
 from imagestore import names
-from imagestore.errors import (
-    AlreadyExists,
-    ImageStoreError,
-    NotFound,
-    NotValid,
-    PoolError,
-    StreamError,
-)
-from imagestore.pools.base import Dataset, Receiver, Tags
+from imagestore.errors import ImageStoreError, PoolError, StreamError
 from imagestore.pools.zfscommands import Commands
 from imagestore.pools.zfsfailures import failure
-from imagestore.pools.zfsground import COMPRESSION, VOLMODE, ZfsGround, check_name, uncancelled
-from imagestore.pools.zfsraw import RawStream
-from imagestore.pools.zfsrows import RECEIVING_PREFIX, options, tag_pairs
 from imagestore.streams.guard import ReceiveGuard
+from imagestore.streams.snapshot import SnapshotInfo
 
-HOP_BYTES = 1 << 20
-"""What is handed to a worker thread at once, at most."""
+if TYPE_CHECKING:
+    from imagestore.pools.zfsraw import RawStream
 
 END_SECONDS = 300.0
 """How long a child may take to end after the last byte."""
+
+_PASS_BYTES = 1 << 20
+
+_IN_MEMORY_BYTES = 8 << 20
+"""More than that is held back in a temporary file."""
 
 
 class Part(Struct, frozen=True, gc=False):
@@ -64,10 +53,10 @@ class Source(Protocol):
 
 
 class StreamSource:
-    """A stranger's send stream."""
+    """A stranger's send stream; ``base`` is what an incremental one must be from."""
 
-    def __init__(self) -> None:
-        self._guard = ReceiveGuard()
+    def __init__(self, base: SnapshotInfo | None = None) -> None:
+        self._guard = ReceiveGuard(base=base)
         self._snapshots: set[str] = set()
 
     def feed(self, data: memoryview) -> Iterator[Part]:
@@ -93,7 +82,7 @@ class StreamSource:
 class RawSource:
     """A raw disk image."""
 
-    def __init__(self, stream: RawStream, snapshot: str) -> None:
+    def __init__(self, stream: "RawStream", snapshot: str) -> None:
         self._stream = stream
         self._snapshot = snapshot
 
@@ -111,43 +100,89 @@ class RawSource:
 
 
 class Reception:
-    """Runs ``zfs receive`` for each plain stream of a source.  Every method but ``kill`` blocks."""
+    """``zfs receive`` into ``dataset``, for each plain stream of a source.
+
+    ``options`` are those of the first.  With ``hold_snapshots`` nothing that
+    would make a snapshot visible is passed on before :meth:`release`: the END
+    of the first and all that follows it is held back.
+    """
 
     def __init__(
-        self, commands: Commands, dataset: str, given: Sequence[tuple[str, str]], source: Source
+        self,
+        commands: Commands,
+        dataset: str,
+        source: Source,
+        *,
+        options: Sequence[str],
+        hold_snapshots: bool,
     ) -> None:
         self._commands = commands
         self._dataset = dataset
-        self._first_options = options(given)
         self._source = source
+        self._options = tuple(options)
+        self._hold_snapshots = hold_snapshots
+        self._held: tempfile.SpooledTemporaryFile[bytes] | None = None
+        self._held_parts: list[tuple[int, str | None]] = []
         self._child: subprocess.Popen[bytes] | None = None
         self.snapshots: list[str] = []
+        """Those that are in the pool."""
+
+    @property
+    def held_snapshots(self) -> int:
+        """How many will be in the pool after :meth:`release` that are not yet."""
+        return sum(snapshot is not None for _, snapshot in self._held_parts)
 
     def feed(self, data: memoryview) -> None:
+        """Raises StreamError, and what a failure of ``zfs receive`` means."""
         for part in self._source.feed(data):
-            self._pass(part)
+            if self._held is not None or (self._hold_snapshots and part.snapshot is not None):
+                self._hold(part)
+            else:
+                self._pass(part)
 
     def finish(self) -> None:
+        """Verify the end, and hold back what is left."""
         for part in self._source.finish():
-            self._pass(part)
+            self._hold(part)
 
-    def kill(self) -> None:
-        """End the child; its part is thrown away by the kernel."""
-        child = self._child
-        if child is not None:
-            with suppress(OSError):
-                child.kill()
+    def release(self) -> None:
+        """Pass on what was held back."""
+        if self._held is None:
+            return
+        self._held.seek(0)
+        for length, snapshot in self._held_parts:
+            left = length
+            while left > _PASS_BYTES:
+                self._pass(Part(memoryview(self._held.read(_PASS_BYTES))))
+                left -= _PASS_BYTES
+            self._pass(Part(memoryview(self._held.read(left)), snapshot))
+        self._drop_held()
 
-    def reap(self) -> None:
-        """Wait for a child that was killed."""
+    def stop(self) -> None:
+        """End the child, whose part the kernel throws away, and forget what is held back."""
+        self._drop_held()
         child, self._child = self._child, None
-        if child is not None:
-            assert child.stdin is not None
-            with suppress(OSError):
-                child.stdin.close()
-            child.stdin = None
-            with suppress(subprocess.TimeoutExpired):
-                child.communicate(timeout=END_SECONDS)
+        if child is None:
+            return
+        with suppress(OSError):
+            child.kill()
+        self._close_input(child)
+        with suppress(subprocess.TimeoutExpired):
+            child.communicate(timeout=END_SECONDS)
+
+    def _hold(self, part: Part) -> None:
+        if self._held is None:
+            self._held = tempfile.SpooledTemporaryFile(  # noqa: SIM115 (closed by _drop_held)
+                max_size=_IN_MEMORY_BYTES
+            )
+        self._held.write(part.data)
+        self._held_parts.append((len(part.data), part.snapshot))
+
+    def _drop_held(self) -> None:
+        if self._held is not None:
+            self._held.close()
+        self._held = None
+        self._held_parts.clear()
 
     def _pass(self, part: Part) -> None:
         child = self._child
@@ -165,17 +200,14 @@ class Reception:
 
     def _start(self) -> subprocess.Popen[bytes]:
         self._commands.check_alive()
-        given = self._first_options if not self.snapshots else []
+        given = self._options if not self.snapshots else ()
         return self._commands.start(
             ("zfs", "receive", "-u", *given, self._dataset), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
         )
 
     def _end(self, child: subprocess.Popen[bytes]) -> None:
         """Close its input and wait. Raises what its text means."""
-        assert child.stdin is not None
-        with suppress(OSError):
-            child.stdin.close()
-        child.stdin = None
+        self._close_input(child)
         try:
             _, complaint = child.communicate(timeout=END_SECONDS)
         except subprocess.TimeoutExpired:
@@ -187,123 +219,14 @@ class Reception:
         if child.returncode:
             raise failure(("zfs", "receive"), complaint.decode(errors="replace"), self._commands.pool)
 
+    @staticmethod
+    def _close_input(child: subprocess.Popen[bytes]) -> None:
+        if child.stdin is not None:
+            with suppress(OSError):
+                child.stdin.close()
+        child.stdin = None
+
 
 def _write_all(file: int, data: memoryview) -> None:
     while data:
         data = data[os.write(file, data) :]
-
-
-def receive_stream(
-    ground: ZfsGround, name: str, tags: Tags, snapshot_tags: Tags
-) -> AbstractAsyncContextManager[Receiver]:
-    """See ``PoolDriver.receive_stream``."""
-    return _receive(ground, name, tags, snapshot_tags, StreamSource)
-
-
-def receive_raw(
-    ground: ZfsGround, name: str, tags: Tags, snapshot: str, snapshot_tags: Tags
-) -> AbstractAsyncContextManager[Receiver]:
-    """See ``PoolDriver.receive_raw``."""
-
-    def source() -> Source:
-        names.check_snapshot_dest(snapshot)
-        guid = int.from_bytes(ground.entropy(8), "little") or 1
-        stream = RawStream(
-            snapshot=snapshot,
-            guid=guid,
-            creation_seconds=int(ground.clock()),
-            block_bytes=ground.block_bytes,
-        )
-        return RawSource(stream, snapshot)
-
-    return _receive(ground, name, tags, snapshot_tags, source)
-
-
-@asynccontextmanager
-async def _receive(
-    ground: ZfsGround, name: str, tags: Tags, snapshot_tags: Tags, source: Callable[[], Source]
-) -> AsyncIterator[Receiver]:
-    check_name(name, ground.pool)
-    await _check_free(ground, name)
-    parent = names.parent(name)
-    unseen = f"{RECEIVING_PREFIX}{ground.entropy(8).hex()}"
-    hidden = f"{parent}/{unseen}" if parent else unseen
-    given = [COMPRESSION, *(pair for pair in tag_pairs(tags) if pair[1])]
-    if not await ground.has_volmode(parent):
-        given.append(VOLMODE)
-    reception = Reception(ground.commands, ground.full(hidden), given, source())
-    receiver = ZfsReceiver(ground, reception, name, hidden, snapshot_tags)
-    try:
-        yield receiver
-    finally:
-        await receiver.abort()
-
-
-async def _check_free(ground: ZfsGround, name: str) -> None:
-    """Whether a dataset can be made as ``name``. Raises AlreadyExists, NotFound, NotValid."""
-    with suppress(NotFound):
-        await ground.get(name)
-        raise AlreadyExists.named(name)
-    parent = await ground.get(names.parent(name))
-    if parent.kind != "filesystem":
-        raise NotValid(detail=f"{parent.name} is a {parent.kind} and holds no other datasets")
-
-
-class ZfsReceiver:
-    """A reception on its way; implements :class:`imagestore.pools.base.Receiver`."""
-
-    def __init__(
-        self, ground: ZfsGround, reception: Reception, name: str, hidden: str, snapshot_tags: Tags
-    ) -> None:
-        self._ground = ground
-        self._reception = reception
-        self._name = name
-        self._hidden = hidden
-        self._snapshot_tags = snapshot_tags
-        self._ended = False
-
-    async def feed(self, data: bytes | bytearray | memoryview) -> None:
-        self._check_running()
-        view = memoryview(data).cast("B")
-        await trio.lowlevel.checkpoint()
-        for at in range(0, len(view), HOP_BYTES):
-            piece = view[at : at + HOP_BYTES]
-            await trio.to_thread.run_sync(self._reception.feed, piece, limiter=_FEEDING)
-
-    async def finish(self) -> tuple[Dataset, ...]:
-        self._check_running()
-        made = await uncancelled(self._finish)
-        self._ended = True
-        return tuple(made)
-
-    async def _finish(self) -> Sequence[Dataset]:
-        ground, snapshots = self._ground, self._reception.snapshots
-        await trio.to_thread.run_sync(self._reception.finish, limiter=_FEEDING)
-        given = [f"{key}={value}" for key, value in tag_pairs(self._snapshot_tags) if value]
-        if given:
-            await ground.change(
-                "zfs", "set", *given, *(ground.full(f"{self._hidden}@{s}") for s in snapshots)
-            )
-        await ground.change("zfs", "rename", ground.full(self._hidden), ground.full(self._name))
-        await ground.wait_for_nodes([self._name])
-        return await ground.rows([self._name, *(f"{self._name}@{snapshot}" for snapshot in snapshots)])
-
-    async def abort(self) -> None:
-        if self._ended:
-            return
-        self._ended = True
-        await uncancelled(self._abort)
-
-    async def _abort(self) -> None:
-        self._reception.kill()
-        await trio.to_thread.run_sync(self._reception.reap, limiter=_FEEDING)
-        destroy = partial(self._ground.change, "zfs", "destroy", "-r", self._ground.full(self._hidden))
-        with suppress(NotFound):
-            await self._ground.retry_busy([self._hidden], destroy)
-
-    def _check_running(self) -> None:
-        if self._ended:
-            raise PoolError("this reception has ended")
-
-
-_FEEDING = trio.CapacityLimiter(16)

@@ -1,55 +1,95 @@
-"""Datasets as OpenZFS tells of them: which properties are asked for, and what they mean.
+"""Datasets as OpenZFS tells of them: the program that asks, and what its answer means.
 
-One ``zfs get`` gives everything: ``zfs list`` does not tell a property's
-source, and without it a snapshot or child would seem to carry the tags of its
-dataset, whose user properties it inherits.  Ours are only those with the
-source ``local``: a tag that came with somebody's stream (``received``) is none.
-
-Pure: text in, rows out.
+A channel program without a transaction looks at everything at one instant and
+in one call.  It can tell a property's source, which ``zfs list`` cannot:
+snapshots and children inherit the user properties of their dataset and would
+seem to carry its tags.  Ours are only those that stand on the dataset itself;
+a tag that came with somebody's stream is none.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from typing import Final
 
+from imagestore.errors import PoolError
 from imagestore.pools.base import Dataset, Kind, Tags
 from imagestore.pools.zfsfailures import relative
+from imagestore.streams.nvlist import NvValue
 
 PREFIX: Final = "imagestore:"
 TAG_NAMES: Final = ("op", "kind", "image", "sha256", "guest", "disk", "last")
 
-_NATIVE: Final = (
-    "type", "guid", "createtxg", "creation", "volsize", "written", "referenced", "origin", "refreservation",
-)  # fmt: skip
-
-PROPERTIES: Final = ",".join((*_NATIVE, *(PREFIX + name for name in TAG_NAMES)))
-
-GET: Final = (
-    "get",
-    "-Hp",
-    "-t",
-    "filesystem,volume,snapshot",
-    "-o",
-    "name,property,value,source",
-    PROPERTIES,
-)
-"""Arguments of ``zfs``; names follow."""
-
-_KINDS: Final[Mapping[str, Kind]] = {"filesystem": "filesystem", "volume": "volume", "snapshot": "snapshot"}
+RECEIVING: Final = f"{PREFIX}receiving"
+"""On a volume while the snapshots of a package come onto it: the guid of the base."""
 
 RECEIVING_PREFIX: Final = ".receiving-"
 """Datasets with such a component are on their way in and are not shown."""
 
+_SEPARATOR: Final = "\x1f"
+_FIELDS: Final = 9 + len(TAG_NAMES)
 
-def rows(text: str, pool: str) -> list[Dataset]:
-    """The datasets of the output of ``zfs get``, in listing order, without those on their way in."""
-    by_name: dict[str, dict[str, str]] = {}
-    for line in text.splitlines():
-        name, key, value, source = line.split("\t")
-        properties = by_name.setdefault(name, {})
-        if source == "local" or not key.startswith(PREFIX):
-            properties[key] = value
-    found = [_row(relative(name, pool), properties, pool) for name, properties in by_name.items()]
-    return sorted((row for row in found if not is_receiving(row.name)), key=listing_key)
+_KINDS: Final[dict[str, Kind]] = {"filesystem": "filesystem", "volume": "volume", "snapshot": "snapshot"}
+
+_LOOK: Final = """
+args = ...
+argv = args["argv"]
+local native = { "type", "guid", "createtxg", "creation", "volsize", "written", "referenced", "origin",
+    "refreservation" }
+local tags = { "op", "kind", "image", "sha256", "guest", "disk", "last" }
+for i, tag in ipairs(tags) do tags[i] = "imagestore:" .. tag end
+
+local found = {}
+
+function look(name)
+    local fields = {}
+    for _, property in ipairs(native) do
+        local value = zfs.get_prop(name, property)
+        fields[#fields + 1] = value == nil and "" or tostring(value)
+    end
+    for _, property in ipairs(tags) do
+        local value, source = zfs.get_prop(name, property)
+        fields[#fields + 1] = source == name and value or ""
+    end
+    found[name] = table.concat(fields, string.char(31))
+end
+"""
+
+LOOK_AT: Final = (
+    _LOOK
+    + """
+for _, name in ipairs(argv) do
+    if zfs.exists(name) then look(name) end
+end
+return found
+"""
+)
+"""Looks at the datasets of its arguments; those that are not there are left out."""
+
+LOOK_UNDER: Final = (
+    _LOOK
+    + """
+function descend(name)
+    look(name)
+    for snapshot in zfs.list.snapshots(name) do look(snapshot) end
+    for child in zfs.list.children(name) do descend(child) end
+end
+if zfs.exists(argv[1]) then descend(argv[1]) end
+return found
+"""
+)
+"""Looks at one dataset, its snapshots, and all below it."""
+
+
+def all_rows(answer: NvValue, pool: str) -> list[Dataset]:
+    """The datasets that a look has found, in listing order."""
+    if not isinstance(answer, dict):
+        raise PoolError(f"a look at pool {pool} gave an answer that is not understood: {answer!r}")
+    found = [_row(relative(name, pool), fields, pool) for name, fields in answer.items()]
+    return sorted(found, key=listing_key)
+
+
+def rows(answer: NvValue, pool: str) -> list[Dataset]:
+    """As :func:`all_rows`, without those on their way in."""
+    return [row for row in all_rows(answer, pool) if not is_receiving(row.name)]
 
 
 def listing_key(row: Dataset) -> tuple[str, bool, int, str]:
@@ -64,27 +104,35 @@ def is_receiving(name: str) -> bool:
     )
 
 
-def _row(name: str, properties: Mapping[str, str], pool: str) -> Dataset:
-    kind = _KINDS[properties["type"]]
-    origin = properties.get("origin", "-")
+def _row(name: str, text: NvValue, pool: str) -> Dataset:
+    fields = text.split(_SEPARATOR) if isinstance(text, str) else []
+    if len(fields) != _FIELDS or fields[0] not in _KINDS:
+        raise PoolError(f"a look at {name} in pool {pool} gave {text!r}, which is not understood")
+    kind = _KINDS[fields[0]]
+    guid, createtxg, creation, volsize, written, referenced = map(unsigned, fields[1:7])
     return Dataset(
         name=name,
         kind=kind,
-        guid=int(properties["guid"]),
-        createtxg=int(properties["createtxg"]),
-        volsize=_number(properties, "volsize"),
-        written=_number(properties, "written"),
-        referenced=_number(properties, "referenced"),
-        origin="" if origin in ("-", "") else relative(origin, pool),
-        sparse=kind != "volume" or _number(properties, "refreservation") == 0,
-        creation=_number(properties, "creation"),
-        tags=Tags(**{tag: properties.get(PREFIX + tag, "") for tag in TAG_NAMES}),
+        guid=guid,
+        createtxg=createtxg,
+        volsize=volsize,
+        written=written,
+        referenced=referenced,
+        origin=relative(fields[7], pool) if fields[7] else "",
+        sparse=kind != "volume" or unsigned(fields[8]) == 0,
+        creation=creation,
+        tags=Tags(**dict(zip(TAG_NAMES, fields[9:], strict=True))),
     )
 
 
-def _number(properties: Mapping[str, str], name: str) -> int:
-    value = properties.get(name, "-")
-    return int(value) if value.isdigit() else 0
+def unsigned(text: str) -> int:
+    """A channel program's integer, which is signed, as the unsigned one that is meant; "" is 0."""
+    return int(text) & 0xFFFF_FFFF_FFFF_FFFF if text else 0
+
+
+def signed(number: int) -> int:
+    """An unsigned 64-bit number as a channel program's integer has it."""
+    return number - (1 << 64) if number >= 1 << 63 else number
 
 
 def tag_pairs(tags: Tags) -> list[tuple[str, str]]:
@@ -92,10 +140,11 @@ def tag_pairs(tags: Tags) -> list[tuple[str, str]]:
     return [(PREFIX + name, getattr(tags, name)) for name in TAG_NAMES]
 
 
-def tag_options(tags: Tags) -> list[str]:
-    """``-o property=value`` for each tag that is there."""
-    return [word for name, value in tag_pairs(tags) if value for word in ("-o", f"{name}={value}")]
+def tag_properties(tags: Tags) -> dict[str, int | str]:
+    """The properties of the tags that are there."""
+    return {name: value for name, value in tag_pairs(tags) if value}
 
 
-def options(pairs: Iterable[tuple[str, str]]) -> list[str]:
+def options(pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """``-o property=value`` for each."""
     return [word for name, value in pairs for word in ("-o", f"{name}={value}")]

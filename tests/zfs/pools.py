@@ -5,7 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import trio
+
 from imagestore.pools.zfs import ZfsPool, open_zfs_pool
+from imagestore.pools.zfsdevices import wait_for_nodes
+from imagestore.pools.zfsground import NODE_SECONDS
 from tests.pools.harness import MIB
 
 
@@ -30,6 +34,13 @@ def pool_on_file(name: str, directory: Path, *, size_bytes: int = 4096 * MIB) ->
         disk.unlink()
 
 
+def device(dataset: str) -> str:
+    """The node of a volume that a command made, once udev has made it."""
+    path = f"/dev/zvol/{dataset}"
+    trio.run(wait_for_nodes, [path], NODE_SECONDS)
+    return path
+
+
 class ZfsHarness:
     """A ZFS pool under the conformance suite."""
 
@@ -41,7 +52,12 @@ class ZfsHarness:
 
     async def reopen(self) -> None:
         await self.pool.close()
-        self.pool = await open_zfs_pool(self.pool.name)
+        self.pool = await open_uncompressed(self.pool.name)
+
+
+async def open_uncompressed(name: str) -> ZfsPool:
+    """The suite counts what it wrote, and what it writes would be compressed to nearly nothing."""
+    return await open_zfs_pool(name, compression="off")
 
 
 async def empty(pool: ZfsPool) -> None:

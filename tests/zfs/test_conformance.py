@@ -4,9 +4,8 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from imagestore.pools.zfs import open_zfs_pool
 from tests.pools import conformance
-from tests.zfs.pools import ZfsHarness, empty, pool_on_file
+from tests.zfs.pools import ZfsHarness, empty, open_uncompressed, pool_on_file
 
 pytestmark = pytest.mark.zfs
 
@@ -21,7 +20,7 @@ def pool_name(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 async def harness(pool_name: str) -> AsyncIterator[ZfsHarness]:
-    harness = ZfsHarness(await open_zfs_pool(pool_name))
+    harness = ZfsHarness(await open_uncompressed(pool_name))
     yield harness
     await empty(harness.pool)
     await harness.pool.close()
@@ -52,6 +51,10 @@ class TestAltering(conformance.Altering):
 
 
 class TestReceiving(conformance.Receiving):
+    pass
+
+
+class TestReceivingOnto(conformance.ReceivingOnto):
     pass
 
 

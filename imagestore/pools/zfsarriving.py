@@ -1,0 +1,333 @@
+"""Where received volumes of a ZFS pool come to be, and when they are seen.
+
+A new volume grows as ``.receiving-…`` beside its place, unseen; when all was
+right, one rename makes it visible with all its snapshots.  A reception that
+breaks off leaves nothing: the kernel throws its part away, we what came before
+it, and the next life what we could not.
+
+Onto a volume, ``zfs receive`` works unseen until the END, which is held back
+until all was verified and the volume looked at once more; the kernel itself
+refuses when it was written meanwhile.  Of a package the snapshots then come
+one after the other, in moments; ``imagestore:receiving`` stands on the volume
+until they have, and a life that finds it there goes back to the base.
+"""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import Protocol
+
+import trio
+
+from imagestore import names
+from imagestore.errors import (
+    AlreadyExists,
+    Blocked,
+    Modified,
+    NotFound,
+    NotSnapshot,
+    NotValid,
+    NotVolume,
+    PoolError,
+)
+from imagestore.pools import zfsprograms
+from imagestore.pools.base import Dataset, Receiver, Tags, Target
+from imagestore.pools.zfsfailures import in_use
+from imagestore.pools.zfsground import VOLMODE, ZfsGround, check_name, uncancelled
+from imagestore.pools.zfsprograms import Setting
+from imagestore.pools.zfsreceiving import RawSource, Reception, Source, StreamSource
+from imagestore.pools.zfsrows import RECEIVING, RECEIVING_PREFIX, options, tag_pairs
+from imagestore.streams.snapshot import SnapshotInfo
+
+HOP_BYTES = 1 << 20
+"""What is handed to a worker thread at once, at most."""
+
+_FEEDING = trio.CapacityLimiter(16)
+
+
+class _Destination(Protocol):
+    """What becomes of a reception's end."""
+
+    async def admit(self, reception: Reception) -> None:
+        """Whether what was verified may be released."""
+
+    async def publish(self, snapshots: Sequence[str]) -> Sequence[Dataset]:
+        """All is in the pool: make it visible, tagged; the volume, then its snapshots."""
+
+    async def undo(self, snapshots: Sequence[str]) -> None:
+        """Take away what is in the pool of a reception that failed."""
+
+
+def receive_stream(
+    ground: ZfsGround, name: str, tags: Tags, snapshot_tags: Tags, origin: Target | None
+) -> AbstractAsyncContextManager[Receiver]:
+    """See ``PoolDriver.receive_stream``."""
+
+    def source(base: SnapshotInfo | None) -> Source:
+        return StreamSource(base)
+
+    return _receive_new(ground, name, tags, snapshot_tags, source, origin)
+
+
+def receive_raw(
+    ground: ZfsGround, name: str, tags: Tags, snapshot: str, snapshot_tags: Tags
+) -> AbstractAsyncContextManager[Receiver]:
+    """See ``PoolDriver.receive_raw``."""
+
+    def source(_base: SnapshotInfo | None) -> Source:
+        from imagestore.pools.zfsraw import RawStream  # numpy is loaded with the first image
+
+        names.check_snapshot_dest(snapshot)
+        guid = int.from_bytes(ground.entropy(8), "little") or 1
+        stream = RawStream(
+            snapshot=snapshot,
+            guid=guid,
+            creation_seconds=int(ground.clock()),
+            block_bytes=ground.block_bytes,
+        )
+        return RawSource(stream, snapshot)
+
+    return _receive_new(ground, name, tags, snapshot_tags, source, None)
+
+
+@asynccontextmanager
+async def receive_onto(
+    ground: ZfsGround, volume: Target, base: Target, snapshot_tags: Tags, operation: str, force: bool
+) -> AsyncIterator[Receiver]:
+    """See ``PoolDriver.receive_onto``; ``force`` does not help with an open volume."""
+    onto = _Onto(ground, volume, base, snapshot_tags, operation)
+    row = await onto.check()
+    if row.written and not force:
+        raise Modified.since(volume.name, base.name)
+    source = StreamSource(await _info(ground, base))
+    reception = Reception(
+        ground.commands,
+        ground.full(volume.name),
+        source,
+        options=["-F"] if force else [],
+        hold_snapshots=True,
+    )
+    async with _receiving(ground, onto, reception) as receiver:
+        yield receiver
+
+
+@asynccontextmanager
+async def _receive_new(
+    ground: ZfsGround,
+    name: str,
+    tags: Tags,
+    snapshot_tags: Tags,
+    make_source: Callable[[SnapshotInfo | None], Source],
+    origin: Target | None,
+) -> AsyncIterator[Receiver]:
+    check_name(name, ground.pool)
+    await _check_free(ground, name)
+    base = None
+    given = [("compression", ground.compression), *(pair for pair in tag_pairs(tags) if pair[1])]
+    if origin is not None:
+        (row,) = await ground.meant([origin])
+        if row.kind != "snapshot":
+            raise NotSnapshot(detail=f"{row.name}: clones are made of snapshots")
+        base = await _info(ground, origin)
+        given.append(("origin", ground.full(origin.name)))
+    if not await ground.has_volmode(names.parent(name)):
+        given.append(("volmode", VOLMODE[0]))
+    new = _New(ground, name, snapshot_tags)
+    reception = Reception(
+        ground.commands,
+        ground.full(new.hidden),
+        make_source(base),
+        options=options(given),
+        hold_snapshots=False,
+    )
+    async with _receiving(ground, new, reception) as receiver:
+        yield receiver
+
+
+@asynccontextmanager
+async def _receiving(
+    ground: ZfsGround, destination: _Destination, reception: Reception
+) -> AsyncIterator[Receiver]:
+    receiver = ZfsReceiver(destination, reception)
+    try:
+        yield receiver
+    finally:
+        await receiver.abort()
+
+
+async def _info(ground: ZfsGround, base: Target) -> SnapshotInfo:
+    """What the guard must know of the snapshot that a stream is from."""
+    row = await ground.get(base.name)
+    block = await ground.native(names.parent(base.name), "volblocksize")
+    return SnapshotInfo(
+        name=ground.full(base.name),
+        guid=row.guid,
+        volsize=row.volsize,
+        volblocksize=int(block) if block.isdigit() else 0,
+        creation_seconds=row.creation,
+    )
+
+
+async def _check_free(ground: ZfsGround, name: str) -> None:
+    """Whether a dataset can be made as ``name``. Raises AlreadyExists, NotFound, NotValid."""
+    with suppress(NotFound):
+        await ground.get(name)
+        raise AlreadyExists.named(name)
+    parent = await ground.get(names.parent(name))
+    if parent.kind != "filesystem":
+        raise NotValid(detail=f"{parent.name} is a {parent.kind} and holds no other datasets")
+
+
+class _New:
+    """A volume that is not there yet."""
+
+    def __init__(self, ground: ZfsGround, name: str, snapshot_tags: Tags) -> None:
+        self._ground = ground
+        self._name = name
+        self._snapshot_tags = snapshot_tags
+        parent = names.parent(name)
+        unseen = f"{RECEIVING_PREFIX}{ground.entropy(8).hex()}"
+        self.hidden = f"{parent}/{unseen}" if parent else unseen
+
+    async def admit(self, reception: Reception) -> None:
+        pass
+
+    async def publish(self, snapshots: Sequence[str]) -> Sequence[Dataset]:
+        ground = self._ground
+        received = await ground.received([f"{self.hidden}@{snapshot}" for snapshot in snapshots])
+        pairs = [pair for pair in tag_pairs(self._snapshot_tags) if pair[1]]
+        await zfsprograms.set_properties(ground.commands, [Setting(target, pairs) for target in received])
+        await ground.rename(self.hidden, self._name)
+        await ground.wait_for_nodes([self._name])
+        return await ground.rows([self._name, *(f"{self._name}@{snapshot}" for snapshot in snapshots)])
+
+    async def undo(self, snapshots: Sequence[str]) -> None:
+        ground = self._ground
+
+        async def destroy() -> None:
+            with suppress(NotFound):
+                await ground.change("zfs", "destroy", "-r", ground.full(self.hidden))
+
+        await ground.retry_busy([self.hidden], destroy)
+
+
+class _Onto:
+    """A volume with a newest snapshot, the base."""
+
+    def __init__(
+        self, ground: ZfsGround, volume: Target, base: Target, snapshot_tags: Tags, operation: str
+    ) -> None:
+        self._ground = ground
+        self._volume = volume
+        self._base = base
+        self._snapshot_tags = snapshot_tags
+        self._operation = operation
+
+    async def check(self) -> Dataset:
+        """The volume as it is. Raises NotFound, NotVolume, Blocked, InUse."""
+        ground = self._ground
+        row, base = await ground.meant([self._volume, self._base])
+        if row.kind != "volume":
+            raise NotVolume(detail=f"{row.name} is a {row.kind}")
+        snapshots = [d for d in await ground.under(row.name) if d.kind == "snapshot"]
+        if not snapshots or snapshots[-1].identity != base.identity:
+            newest = snapshots[-1].name if snapshots else "none"
+            raise Blocked(
+                f"{base.name} is not the newest snapshot of {row.name}",
+                blockers=[newest],
+                detail=f"the newest is {newest}",
+            )
+        if users := await ground.users(row.name):
+            raise in_use(row.name, users)
+        return row
+
+    async def admit(self, reception: Reception) -> None:
+        await self.check()
+        if reception.held_snapshots > 1:
+            await self._set([(RECEIVING, str(self._base.guid))])
+
+    async def publish(self, snapshots: Sequence[str]) -> Sequence[Dataset]:
+        ground, name = self._ground, self._volume.name
+        made = await ground.rows([f"{name}@{snapshot}" for snapshot in snapshots])
+        pairs = [pair for pair in tag_pairs(self._snapshot_tags) if pair[1]]
+        await zfsprograms.set_properties(
+            ground.commands,
+            [
+                Setting(self._volume, [("imagestore:last", self._operation), (RECEIVING, "")]),
+                *(Setting(row.target, pairs) for row in made),
+            ],
+        )
+        return await ground.rows([name, *(row.name for row in made)])
+
+    async def undo(self, snapshots: Sequence[str]) -> None:
+        if snapshots:
+            await go_back(self._ground, self._volume, self._base, self._operation)
+
+    async def _set(self, pairs: list[tuple[str, str]]) -> None:
+        await zfsprograms.set_properties(self._ground.commands, [Setting(self._volume, pairs)])
+
+
+async def go_back(ground: ZfsGround, volume: Target, base: Target, operation: str) -> None:
+    """Undo a reception that was broken off between two snapshots."""
+    rows = await ground.under(volume.name)
+    newer = [row.target for row in rows if row.kind == "snapshot" and row.createtxg > base.createtxg]
+    await zfsprograms.rollback(ground.commands, [base], newer, operation)
+    await zfsprograms.set_properties(ground.commands, [Setting(volume, [(RECEIVING, "")])])
+
+
+async def undo_broken_off(ground: ZfsGround) -> None:
+    """Undo what a life before this one had left in the middle of a package."""
+    text = await ground.look(
+        "zfs", "get", "-Hp", "-r", "-t", "volume", "-s", "local", "-o", "name,value", RECEIVING, ground.pool
+    )
+    for line in text.splitlines():
+        name, guid = line.split("\t")
+        rows = await ground.under(name.removeprefix(f"{ground.pool}/"))
+        for base in rows:
+            if base.kind == "snapshot" and str(base.guid) == guid:
+                await go_back(ground, rows[0].target, base.target, rows[0].tags.last)
+
+
+class ZfsReceiver:
+    """A reception on its way; implements :class:`imagestore.pools.base.Receiver`."""
+
+    def __init__(self, destination: _Destination, reception: Reception) -> None:
+        self._destination = destination
+        self._reception = reception
+        self._usable = True
+        self._ended = False
+
+    async def feed(self, data: bytes | bytearray | memoryview) -> None:
+        self._take_turn()
+        view = memoryview(data).cast("B")
+        await trio.lowlevel.checkpoint()
+        for at in range(0, len(view), HOP_BYTES):
+            piece = view[at : at + HOP_BYTES]
+            await trio.to_thread.run_sync(self._reception.feed, piece, limiter=_FEEDING)
+        self._usable = True
+
+    async def finish(self) -> tuple[Dataset, ...]:
+        self._take_turn()
+        made = await uncancelled(self._finish)
+        self._ended = True
+        return tuple(made)
+
+    async def _finish(self) -> Sequence[Dataset]:
+        await trio.to_thread.run_sync(self._reception.finish, limiter=_FEEDING)
+        await self._destination.admit(self._reception)
+        await trio.to_thread.run_sync(self._reception.release, limiter=_FEEDING)
+        return await self._destination.publish(self._reception.snapshots)
+
+    async def abort(self) -> None:
+        if not self._ended:
+            self._ended = True
+            await uncancelled(self._abort)
+
+    async def _abort(self) -> None:
+        await trio.to_thread.run_sync(self._reception.stop, limiter=_FEEDING)
+        await self._destination.undo(self._reception.snapshots)
+
+    def _take_turn(self) -> None:
+        """After any error nothing but abort goes on."""
+        if self._ended or not self._usable:
+            raise PoolError("the receiver has failed, or was finished or aborted")
+        self._usable = False

@@ -1,0 +1,62 @@
+"""A whole store on a ZFS pool, in a process of its own, for tests in the machine."""
+
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from imagestore.client import Client
+
+START_SECONDS = 120.0
+"""The machine is emulated, and slow."""
+
+_ADDRESS = re.compile(r"http://[^\s,]+")
+
+
+class ZfsStore:
+    """``imagestore serve --pool zfs:NAME``, journal and log in ``directory``."""
+
+    def __init__(self, pool: str, directory: Path, image_service: str = "127.0.0.1:1") -> None:
+        self.pool = pool
+        self.directory = directory
+        self._image_service = image_service
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Client:
+        """Start it; a client of it once it is ready. Fails with its own words if it is not."""
+        words = [
+            "--pool", f"zfs:{self.pool}", "--journal", str(self.directory / "journal"), "--port", "0",
+            "--image-service", self._image_service,
+        ]  # fmt: skip
+        with (self.directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "imagestore", "serve", *words],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env={
+                    **os.environ,
+                    "IMAGESTORE_ALLOW_UNSAFE_FILESYSTEM": "true",
+                },  # the machine's disks are memory
+            )
+        assert self._process.stdout is not None
+        said = ""
+        if select.select([self._process.stdout], [], [], START_SECONDS)[0]:
+            said = self._process.stdout.readline().decode()
+        address = _ADDRESS.search(said)
+        if address is None:
+            self.end(signal.SIGKILL)
+            raise AssertionError(f"the store did not start: {(self.directory / 'log').read_text()[-2000:]}")
+        return Client(address[0])
+
+    def end(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """Signal it and wait until it is gone."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.send_signal(how)
+            process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
