@@ -35,6 +35,7 @@ from imagestore import attachment
 from imagestore.actors.fetcher import Fetcher
 from imagestore.actors.guest import Guests
 from imagestore.actors.operation import Operations, Trace
+from imagestore.actors.receptions import Receptions
 from imagestore.actors.recovery import recover
 from imagestore.actors.transfer import TransferSettings
 from imagestore.actors.volumes import Volumes
@@ -163,6 +164,7 @@ class Store(Methods):
         )
         guests = Guests(operations, mailbox=config.mailbox_size, idle_seconds=config.guest_idle_seconds)
         volumes = Volumes(operations, mailbox=config.mailbox_size)
+        receptions = Receptions(operations)
         async with trio.open_nursery() as below:
             await below.start(zpool.run)
             await recover(operations, fetcher)
@@ -171,11 +173,12 @@ class Store(Methods):
                 await owners.start(guests.run)
                 await owners.start(volumes.run)
                 await owners.start(fetcher.run)
-                self._actors = Actors(operations, fetcher, guests, volumes)
+                await owners.start(receptions.run)
+                self._actors = Actors(operations, fetcher, guests, volumes, receptions)
                 task_status.started()
                 await self._stop.wait()
                 owners.cancel_scope.deadline = trio.current_time() + config.shutdown_seconds / 2
-                for actor in (fetcher, volumes, guests):
+                for actor in (receptions, fetcher, volumes, guests):
                     actor.close()
             zpool.close()
 
@@ -232,14 +235,24 @@ async def open_pool(config: Config, *, create: bool = True) -> AsyncIterator[Poo
     Raises PoolError, PoolBusy, PoolMismatch, ConfigError.
     """
     kind, place = config.pool_address
-    if kind != "dir":
-        raise ConfigError(
-            "OpenZFS pools are not supported by this version",
-            detail="use a directory pool: --pool dir:/srv/imagestore/pool",
-        )
+    pool: PoolDriver
+    if kind == "zfs":
+        from imagestore.pools.zfs import open_zfs_pool
+
+        pool = await open_zfs_pool(place, lock_deadline=config.recovery_wait_seconds)
+    else:
+        pool = await _open_directory(config, place, create=create)
+    try:
+        yield pool
+    finally:
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + config.shutdown_seconds):
+            await pool.close()
+
+
+async def _open_directory(config: Config, place: str, *, create: bool) -> PoolDriver:
     fresh = create and await trio.to_thread.run_sync(_is_fresh, config.journal)
     try:
-        pool = await open_directory_pool(
+        return await open_directory_pool(
             place, create=fresh, lock_deadline=min(LOCK_SECONDS, config.recovery_wait_seconds)
         )
     except PoolError as error:
@@ -255,11 +268,6 @@ async def open_pool(config: Config, *, create: bool = True) -> AsyncIterator[Poo
             detail="restore the pool, or begin afresh: "
             f"imagestore serve --pool {config.pool} --journal NEW-DIRECTORY",
         ) from error
-    try:
-        yield pool
-    finally:
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + config.shutdown_seconds):
-            await pool.close()
 
 
 def give_back_memory() -> None:
