@@ -36,7 +36,8 @@ pool = conformance.pool
 
 @pytest.fixture(scope="module", params=["xfs", "btrfs"])
 def mount(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with loop_mount(tmp_path_factory.mktemp("mount"), request.param, 512 * MIB) as mounted:
+    """One file system for all tests of a kind, with room for the pools of all."""
+    with loop_mount(tmp_path_factory.mktemp("mount"), request.param, 2048 * MIB) as mounted:
         yield mounted
 
 
