@@ -13,6 +13,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 BIN := .venv/bin
 READY := .venv/ready
 CODE := imagestore tests benchmarks
+ZFS_SECONDS := 900
 SYSTEM_PACKAGES := btrfs-progs e2fsprogs qemu-utils xfsprogs zfsutils-linux
 
 # No setting of the person who calls us (find-links, user installs, proxies' mirrors) may change
@@ -57,6 +58,9 @@ test-system: $(READY) ## tests on loop-mounted xfs and btrfs and against Debian'
 
 crash: $(READY) ## kill -9 a store under random load, ROUNDS times; ARGS='--seed N' repeats a run
 	$(BIN)/python -m tests.crash --rounds $(ROUNDS) $(ARGS)
+
+test-zfs: $(READY) ## tests on real OpenZFS, in a virtual machine that it builds once; needs root on Debian 12
+	tests/zfs/machine/run $(ZFS_SECONDS) $(BIN)/python -m pytest -m zfs --fail-on-skip -p no:cacheprovider $(ARGS)
 
 bench: $(READY) ## measure against the targets and print one table; ROWS=journal,streams,store picks modules
 	$(BIN)/python -m benchmarks $(ROWS)

@@ -94,7 +94,7 @@ class RawSource:
         for piece in self._stream.finish():
             if before is not None:
                 yield before
-            before = Part(piece)
+            before = Part(memoryview(bytes(piece)))
         assert before is not None
         yield Part(before.data, self._snapshot)
 

@@ -8,8 +8,8 @@ which is reaped before the snapshot is let go.
 import fcntl
 import os
 import subprocess
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Final
 
 import trio
@@ -60,7 +60,8 @@ async def send(
         ground.commands.check_alive()
         child = ground.commands.start(words)
         try:
-            yield _pieces(child, words, ground.pool, skip)
+            async with aclosing(_pieces(child, words, ground.pool, skip)) as pieces:
+                yield pieces
         finally:
             await uncancelled(_end, child)
     finally:
@@ -75,7 +76,7 @@ async def send_bytes(ground: ZfsGround, target: Target, base_target: Target | No
 
 async def _pieces(
     child: subprocess.Popen[bytes], words: list[str], pool: str, skip: int
-) -> AsyncIterator[memoryview]:
+) -> AsyncGenerator[memoryview, None]:
     assert child.stdout is not None
     pipe = child.stdout.fileno()
     os.set_blocking(pipe, False)
