@@ -34,6 +34,7 @@ from imagestore.errors import (
 )
 from imagestore.events.catalogue import Envelope, Event, OperationFinished, OperationStarted
 from imagestore.events.journal import Entry
+from imagestore.events.settings import Failure
 from imagestore.events.state import State
 from imagestore.pools.base import Dataset
 
@@ -50,6 +51,9 @@ class Writable(Protocol):
 
     @property
     def state(self) -> State: ...
+
+    @property
+    def failed(self) -> Failure | None: ...
 
     async def append(self, entries: Sequence[Entry]) -> Sequence[Envelope]: ...
 
@@ -70,15 +74,18 @@ class Operations:
         self.new_id = new_id
         self.trace = trace
         self.read_only_reason = ""
+        zpool.check_writable = self.check_writable
 
     @property
     def state(self) -> State:
         return self._journal.state
 
     def check_writable(self) -> None:
-        """Raises ReadOnly once an outcome could not be journaled."""
+        """Raises ReadOnly once the journal failed, or an outcome could not be journaled."""
         if self.read_only_reason:
             raise ReadOnly(detail=self.read_only_reason)
+        if self._journal.failed is not None:
+            raise ReadOnly(detail=self._journal.failed.reason)
 
     # -- commands -----------------------------------------------------------------
 
@@ -179,7 +186,7 @@ class Operations:
         """
         try:
             await self._journal.append([self.entry(e, operation, principal) for e in events])
-        except JournalError as error:
+        except (JournalError, ReadOnly) as error:
             self.read_only_reason = f"the outcome of {operation} could not be journaled: {error}"
             _log.critical("%s; the store is read-only until it is restarted", self.read_only_reason)
             raise OutcomeUnknown(self.read_only_reason) from error

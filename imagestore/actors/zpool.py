@@ -10,7 +10,7 @@ times as long as that.  It never asks another actor.
 """
 
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import assert_never
 
@@ -108,6 +108,8 @@ class ZpoolActor:
         self.driver = driver
         self.view = View()
         self.ledger = Ledger()
+        self.check_writable: Callable[[], None] = lambda: None
+        """Raises ReadOnly once the journal failed: the pool is not changed any more then."""
         self._mailbox: Mailbox[Message] = Mailbox(mailbox)
         self._claims: ClaimTable[str] = ClaimTable()
         self._claimants: dict[str, Reply[None]] = {}
@@ -187,6 +189,7 @@ class ZpoolActor:
     async def _execute(self, message: Execute) -> None:
         try:
             async with self._slots:
+                self.check_writable()
                 rows = await self._drive(message.command)
         except Exception as error:
             message.reply.fail(error)
