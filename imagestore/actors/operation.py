@@ -15,7 +15,8 @@ Owns the order of these steps and what an error means at each of them:
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 from imagestore.actors import zpool as pool_commands
@@ -56,6 +57,21 @@ class Writable(Protocol):
     def failed(self) -> Failure | None: ...
 
     async def append(self, entries: Sequence[Entry]) -> Sequence[Envelope]: ...
+
+
+@contextmanager
+def _failing_alone() -> Iterator[None]:
+    """Before the intent nothing has happened: what strikes unexpectedly is this request's failure, no more.
+
+    Raises ImageStoreError in place of it.
+    """
+    try:
+        yield
+    except ImageStoreError:
+        raise
+    except Exception as error:
+        _log.exception("a request failed unexpectedly; nothing was changed")
+        raise ImageStoreError(detail=f"{type(error).__name__}, see the log") from error
 
 
 class Operations:
@@ -99,14 +115,16 @@ class Operations:
         check_deadline(deadline)
         for _ in range(JUDGEMENTS):
             operation = self.new_id()
-            claim = claim_of(command, self.state, self.zpool.view)
+            with _failing_alone():
+                claim = claim_of(command, self.state, self.zpool.view)
             async with self.zpool.claimed(operation, claim, deadline=deadline):
-                if claim_of(command, self.state, self.zpool.view) != claim:
-                    continue
-                judged = decide(command, self.state, self.zpool.view)
-                if isinstance(judged, Settled):
-                    return judged.rows
-                await self._check_users(judged)
+                with _failing_alone():
+                    if claim_of(command, self.state, self.zpool.view) != claim:
+                        continue
+                    judged = decide(command, self.state, self.zpool.view)
+                    if isinstance(judged, Settled):
+                        return judged.rows
+                    await self._check_users(judged)
                 return await self.carry_out(operation, judged, principal=principal)
         raise TemporarilyUnavailable(detail="the datasets that it touches keep changing")
 
@@ -114,8 +132,9 @@ class Operations:
         self, operation: str, plan: Plan, *, principal: str, before: Sequence[Event] = ()
     ) -> tuple[Dataset, ...]:
         """From the intent to the outcome of a plan whose claim is held."""
-        if plan.reserve_bytes:
-            await self.zpool.reserve(operation, plan.reserve_bytes)
+        with _failing_alone():
+            if plan.reserve_bytes:
+                await self.zpool.reserve(operation, plan.reserve_bytes)
         self.trace("before-intent")
         await self.begin(operation, plan, principal=principal)
         self.trace("after-intent")

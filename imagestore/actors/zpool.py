@@ -10,6 +10,7 @@ times as long as that.  It never asks another actor.
 """
 
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import assert_never
@@ -24,6 +25,8 @@ from imagestore.actors.ledger import Ledger
 from imagestore.actors.view import View
 from imagestore.errors import DeadlineExceeded, ImageStoreError, NotFound
 from imagestore.pools.base import Creation, Dataset, PoolDriver, Space, Tags, Target
+
+_log = logging.getLogger(__name__)
 
 REST_FACTOR = 10
 """After a refresh of the view, ten times as long without one: a huge pool costs a tenth at most."""
@@ -75,10 +78,6 @@ class ClaimRequest(Struct, frozen=True, kw_only=True):
     reply: Reply[None]
 
 
-class ClaimRelease(Struct, frozen=True, kw_only=True):
-    holder: str
-
-
 class Reserve(Struct, frozen=True, kw_only=True):
     operation: str
     size: int
@@ -91,7 +90,7 @@ class Execute(Struct, frozen=True, kw_only=True):
     reply: Reply[tuple[Dataset, ...]]
 
 
-Message = ClaimRequest | ClaimRelease | Reserve | Execute
+Message = ClaimRequest | Reserve | Execute
 
 
 class ZpoolActor:
@@ -144,11 +143,9 @@ class ZpoolActor:
         match message:
             case ClaimRequest():
                 self._claim(message)
-            case ClaimRelease():
-                self.ledger.release(message.holder)
-                self._claimants.pop(message.holder, None)
-                for holder in self._claims.release(message.holder):
-                    self._grant(holder)
+            case Reserve(size=0):
+                self.ledger.release(message.operation)
+                message.reply.put(None)
             case Reserve():
                 nursery.start_soon(self._reserve, message)
             case Execute():
@@ -173,6 +170,8 @@ class ZpoolActor:
     async def _reserve(self, message: Reserve) -> None:
         try:
             space = await self.driver.space()
+            if message.reply.abandoned:
+                return  # its claim may have ended already: nobody would release the reservation
             if message.renew:
                 self.ledger.release(message.operation)
             self.ledger.reserve(
@@ -181,7 +180,7 @@ class ZpoolActor:
                 available=space.available,
                 promised=self.view.promised_bytes,
             )
-        except ImageStoreError as error:
+        except Exception as error:
             message.reply.fail(error)
         else:
             message.reply.put(None)
@@ -247,12 +246,19 @@ class ZpoolActor:
 
     async def _keep_fresh(self, scope: trio.CancelScope) -> None:
         took = 0.0
+        blind = False
         with scope:
             while True:
                 await trio.sleep(max(self._refresh_seconds, took * REST_FACTOR))
                 began = trio.current_time()
-                if await self.driver.generation() != self._generation:
-                    await self.refresh()
+                try:
+                    if await self.driver.generation() != self._generation:
+                        await self.refresh()
+                    blind = False
+                except ImageStoreError as error:
+                    if not blind:
+                        _log.warning("the pool cannot be read, what others do to it is not seen: %s", error)
+                    blind = True
                 took = trio.current_time() - began
 
     # -- what other actors call ---------------------------------------------------
@@ -271,8 +277,17 @@ class ZpoolActor:
             check_deadline(deadline)
             yield
         finally:
-            with trio.CancelScope(shield=True):
-                await self._mailbox.post(ClaimRelease(holder=operation))
+            self._release(operation)
+
+    def _release(self, operation: str) -> None:
+        """At once, not through the mailbox: nothing waits while a task is being cancelled.
+
+        A request that is still in the mailbox was abandoned by this.
+        """
+        self.ledger.release(operation)
+        self._claimants.pop(operation, None)
+        for holder in self._claims.release(operation):
+            self._grant(holder)
 
     async def _ask_for_claim(self, operation: str, claim: Claim, deadline: float) -> None:
         with trio.move_on_at(deadline):

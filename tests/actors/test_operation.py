@@ -6,7 +6,7 @@ from imagestore.actors.base import NO_DEADLINE
 from imagestore.actors.commands import CreateVolume
 from imagestore.actors.operation import Operations
 from imagestore.actors.zpool import ZpoolActor
-from imagestore.errors import OutcomeUnknown, ReadOnly
+from imagestore.errors import ImageStoreError, OutcomeUnknown, ReadOnly
 from imagestore.events.catalogue import Event, OperationFinished, OperationStarted
 from imagestore.events.settings import Failure
 from tests.actors.memory_journal import MemoryJournal
@@ -56,3 +56,17 @@ async def test_an_effect_whose_outcome_a_failed_journal_refuses_is_of_unknown_ou
     with pytest.raises(ReadOnly):
         await perform(operations)
     assert [type(event) for event in journal.events] == [OperationStarted]
+
+
+async def test_a_bug_before_the_intent_fails_that_request_alone(
+    operations: Operations, journal: MemoryJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stumble(*_: object) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("imagestore.actors.operation.decide", stumble)
+        with pytest.raises(ImageStoreError, match="internal error"):
+            await perform(operations)
+    assert journal.events == []
+    await perform(operations)

@@ -1,0 +1,90 @@
+"""The zpool actor: what it does when the pool cannot be read, and whose space is whose."""
+
+from collections.abc import Sequence
+
+import pytest
+import trio
+import trio.testing
+
+from imagestore.actors.claims import Claim
+from imagestore.actors.zpool import ZpoolActor
+from imagestore.errors import PoolError
+from imagestore.pools.base import Dataset, PoolDriver, Space
+from tests.actors.rows import MIB
+
+
+async def test_a_pool_that_cannot_be_read_for_a_while_ends_nothing(
+    zpool: ZpoolActor, driver: PoolDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = trio.Event()
+
+    async def fail() -> int:
+        asked.set()
+        raise PoolError("the pool does not answer")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(driver, "generation", fail)
+        await asked.wait()
+        await trio.testing.wait_all_tasks_blocked()
+
+    listed = trio.Event()
+    rows = await driver.list()
+
+    async def differs() -> int:
+        return 99
+
+    async def listing() -> Sequence[Dataset]:
+        listed.set()
+        return rows
+
+    monkeypatch.setattr(driver, "generation", differs)
+    monkeypatch.setattr(driver, "list", listing)
+    await listed.wait()
+
+
+async def test_a_reservation_is_given_back_though_the_pool_does_not_answer(
+    zpool: ZpoolActor, driver: PoolDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await zpool.reserve("op", MIB)
+
+    async def fail() -> Space:
+        raise PoolError("the pool does not answer")
+
+    monkeypatch.setattr(driver, "space", fail)
+    await zpool.reserve("op", 0)
+    assert zpool.ledger.reserved_bytes == 0
+
+
+async def test_who_goes_away_while_the_space_is_read_leaves_no_reservation(
+    zpool: ZpoolActor, driver: PoolDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading = trio.Event()
+    answer = trio.Event()
+
+    async def slow() -> Space:
+        reading.set()
+        await answer.wait()
+        return Space(total=1 << 40, available=1 << 40)
+
+    monkeypatch.setattr(driver, "space", slow)
+
+    async def change() -> None:
+        async with zpool.claimed("op", Claim(exclusive=("a",))):
+            await zpool.reserve("op", MIB)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(change)
+        await reading.wait()
+        nursery.cancel_scope.cancel()
+    answer.set()
+    await trio.testing.wait_all_tasks_blocked()
+    assert zpool.ledger.reserved_bytes == 0
+
+
+async def test_a_claim_ends_with_its_block_even_when_the_actor_is_gone(driver: PoolDriver) -> None:
+    """The process is ending: a release that waits for the actor would wait for ever."""
+    zpool = ZpoolActor(driver, mailbox=0)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(zpool.run)
+        async with zpool.claimed("op", Claim(exclusive=("a",))):
+            nursery.cancel_scope.cancel()
