@@ -17,6 +17,7 @@ from imagestore.errors import (
     ImageStoreError,
     InUse,
     InvalidArgument,
+    Modified,
     NoSpace,
     NotFound,
     NotValid,
@@ -81,8 +82,13 @@ def relative(name: str, pool: str) -> str:
 
 
 def _first_name(text: str) -> str:
-    match = re.search(r"'([^']+)'|snapshot ([^\s']+@[^\s']+):", text)
-    return (match.group(1) or match.group(2)) if match else ""
+    match = _NAMED.search(text)
+    return next((group for group in match.groups() if group), "") if match else ""
+
+
+_NAMED = re.compile(
+    r"'([^']+)'|snapshot ([^\s']+@[^\s']+):|destination (\S+) has been|most recent snapshot of (\S+) does"
+)
 
 
 def in_use(name: str, users: Sequence[str]) -> InUse:
@@ -147,7 +153,17 @@ _MEANINGS: tuple[tuple[re.Pattern[str], Made], ...] = tuple(
             _quoted(NotValid),
         ),
         (
-            r"dataset does not exist|no such dataset|parent does not exist|could not find any snapshots",
+            r"has been modified",
+            lambda name, _pool, _text: Modified.since(name, "its newest snapshot"),
+        ),
+        (
+            r"does not match incremental source",
+            lambda name, _pool, text: Blocked(
+                f"a newer snapshot of {name} than the stream's base exists", blockers=[name], detail=text
+            ),
+        ),
+        (
+            r"does not exist|no such dataset|could not find any snapshots",
             _quoted(NotFound),
         ),
         (

@@ -5,11 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import trio
-
 from imagestore.pools.zfs import ZfsPool, open_zfs_pool
-from imagestore.pools.zfsdevices import wait_for_nodes
-from imagestore.pools.zfsground import NODE_SECONDS
 from tests.pools.harness import MIB
 
 
@@ -37,7 +33,7 @@ def pool_on_file(name: str, directory: Path, *, size_bytes: int = 4096 * MIB) ->
 def device(dataset: str) -> str:
     """The node of a volume that a command made, once udev has made it."""
     path = f"/dev/zvol/{dataset}"
-    trio.run(wait_for_nodes, [path], NODE_SECONDS)
+    subprocess.run(["udevadm", "wait", "--settle", "--timeout=60", path], check=True)
     return path
 
 
