@@ -44,6 +44,11 @@ class Ledger:
         else:
             self._reserved.pop(operation, None)
 
+    def hand_over(self, operation: str, promised: int) -> None:
+        """What the operation made now stands among the promises, with ``promised`` bytes: count them once."""
+        if operation in self._reserved:
+            self.set(operation, self._reserved[operation] - promised)
+
     def release(self, operation: str) -> None:
         """Forget the operation; harmless when it has none."""
         self._reserved.pop(operation, None)

@@ -93,6 +93,12 @@ class Execute(Struct, frozen=True, kw_only=True):
 Message = ClaimRequest | Reserve | Execute
 
 
+def bereft(destroyed: Sequence[Target]) -> list[str]:
+    """Datasets that lost snapshots and are still there: what they wrote counts from an older one now."""
+    gone = {target.name for target in destroyed}
+    return sorted({names.parent(name) for name in gone if "@" in name} - gone)
+
+
 class ZpoolActor:
     """See the module. Start it with ``await nursery.start(zpool.run)``."""
 
@@ -201,13 +207,14 @@ class ZpoolActor:
         match command:
             case Create():
                 rows = await self.driver.create(command.creations)
+                self._put_made(rows)
             case TakeSnapshot():
                 rows = await self.driver.snapshot(command.datasets, command.snapshot, command.tags)
-                rows = (*rows, *await self._again(names.parent(row.name) for row in rows))
+                self._put_made((*rows, *await self._again(names.parent(row.name) for row in rows)))
             case Destroy():
                 await self.driver.destroy(command.targets, force=command.force)
                 self.view.remove(target.name for target in command.targets)
-                rows = ()
+                rows = await self._again(bereft(command.targets))
             case RollBack():
                 rows = await self.driver.rollback(
                     command.snapshots,
@@ -226,9 +233,22 @@ class ZpoolActor:
         self.view.put(rows)
         return tuple(rows)
 
+    def _put_made(self, rows: Sequence[Dataset]) -> None:
+        """Put rows of which an operation made the first; what they promise is reserved no longer."""
+        before = self.view.promised_bytes
+        self.view.put(rows)
+        self.ledger.hand_over(rows[0].tags.op, self.view.promised_bytes - before)
+
     async def _again(self, changed: Iterable[str]) -> list[Dataset]:
-        """Rows that an own change altered beside those that it answered with."""
-        return [await self.driver.get(name) for name in changed]
+        """Rows that an own change altered beside those that it answered with.
+
+        One that cannot be read stays as it was: the change itself succeeded.
+        """
+        rows = []
+        for name in changed:
+            with contextlib.suppress(ImageStoreError):
+                rows.append(await self.driver.get(name))
+        return rows
 
     # -- the view ---------------------------------------------------------------
 
@@ -314,7 +334,7 @@ class ZpoolActor:
         return await self._mailbox.ask(lambda reply: Execute(command=command, reply=reply))
 
     async def discard(self, rows: Sequence[Dataset]) -> None:
-        """Destroy datasets of a change that failed, newest first; one that is gone already is no matter."""
+        """Destroy what a change that failed has made; if a part is gone already, the next start does it."""
         with contextlib.suppress(NotFound):
             await self.execute(Destroy(targets=tuple(row.target for row in rows), force=True))
 

@@ -39,3 +39,13 @@ def test_release_gives_all_back_and_may_be_repeated() -> None:
     ledger.release("op")
     ledger.release("op")
     assert ledger.reserved_bytes == 0
+
+
+def test_what_became_a_promise_is_no_longer_reserved() -> None:
+    ledger = Ledger()
+    ledger.reserve("op", 60, available=100, promised=0)
+    ledger.hand_over("op", 50)
+    assert ledger.reserved_bytes == 10
+    ledger.hand_over("op", 10)
+    ledger.hand_over("op", 10)
+    assert ledger.reserved_bytes == 0

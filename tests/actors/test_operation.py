@@ -1,14 +1,16 @@
 """The life of a change when the journal, the pool or the code fails in the middle of it."""
 
 import pytest
+from msgspec.structs import replace
 
 from imagestore.actors.base import NO_DEADLINE
-from imagestore.actors.commands import CreateVolume
+from imagestore.actors.commands import CreateSnapshot, CreateVolume, DeleteDataset, DeleteSnapshot
 from imagestore.actors.operation import Operations
 from imagestore.actors.zpool import ZpoolActor
-from imagestore.errors import ImageStoreError, OutcomeUnknown, ReadOnly
+from imagestore.errors import ImageStoreError, NotFound, OutcomeUnknown, ReadOnly
 from imagestore.events.catalogue import Event, OperationFinished, OperationStarted
 from imagestore.events.settings import Failure
+from imagestore.pools.base import Dataset, PoolDriver
 from tests.actors.memory_journal import MemoryJournal
 from tests.actors.rows import MIB
 
@@ -70,3 +72,57 @@ async def test_a_bug_before_the_intent_fails_that_request_alone(
             await perform(operations)
     assert journal.events == []
     await perform(operations)
+
+
+async def test_what_is_made_is_counted_once_before_its_outcome_is_durable(
+    operations: Operations, zpool: ZpoolActor
+) -> None:
+    """Else many disks made at once are refused for want of space that is there."""
+    counted: list[int] = []
+
+    def count(step: str) -> None:
+        if step in ("before-intent", "after-effect"):
+            counted.append(zpool.ledger.reserved_bytes + zpool.view.promised_bytes)
+
+    operations.trace = count
+    await perform(operations)
+    snapshot = CreateSnapshot(name="v", snapshot="s")
+    await operations.perform(snapshot, principal="test", deadline=NO_DEADLINE)
+    assert counted[:2] == [MIB, MIB]
+    assert counted[2] == counted[3]
+
+
+async def test_a_snapshot_stands_though_its_volume_cannot_be_read_again(
+    operations: Operations,
+    journal: MemoryJournal,
+    zpool: ZpoolActor,
+    driver: PoolDriver,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await perform(operations)
+
+    async def fail(name: str) -> Dataset:
+        raise NotFound(detail=name)
+
+    monkeypatch.setattr(driver, "get", fail)
+    await operations.perform(CreateSnapshot(name="v", snapshot="s"), principal="test", deadline=NO_DEADLINE)
+    assert "v@s" in zpool.view
+    assert journal.events[-1] == OperationFinished(outcome="succeeded")
+
+
+async def test_a_volume_is_read_again_when_its_snapshot_goes(
+    operations: Operations, zpool: ZpoolActor, driver: PoolDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What counted as the snapshot's is the volume's again; the view would promise it a second time."""
+    await perform(operations)
+    await operations.perform(CreateSnapshot(name="v", snapshot="s"), principal="test", deadline=NO_DEADLINE)
+    now = replace(await driver.get("v"), written=MIB)
+
+    async def get(name: str) -> Dataset:
+        return now
+
+    monkeypatch.setattr(driver, "get", get)
+    await operations.perform(DeleteSnapshot(name="v@s"), principal="test", deadline=NO_DEADLINE)
+    assert zpool.view.get("v") == now
+    await operations.perform(DeleteDataset(name="v"), principal="test", deadline=NO_DEADLINE)
+    assert "v" not in zpool.view
