@@ -43,6 +43,9 @@ _log = logging.getLogger(__name__)
 
 Trace = Callable[[str], None]
 
+BATCH_EVENTS = 20_000
+"""Events of one batch: about 6 MB of the 32 MiB that a frame takes."""
+
 JUDGEMENTS = 16
 """How often a command is judged anew because the pool changed while it waited for its claim."""
 
@@ -204,15 +207,21 @@ class Operations:
             OutcomeUnknown: the pool was changed and the journal could not say so.
         """
         try:
-            await self._journal.append([self.entry(e, operation, principal) for e in events])
+            await self.record(operation, events, principal=principal)
         except (JournalError, ReadOnly) as error:
             self.read_only_reason = f"the outcome of {operation} could not be journaled: {error}"
             _log.critical("%s; the store is read-only until it is restarted", self.read_only_reason)
             raise OutcomeUnknown(self.read_only_reason) from error
 
     async def record(self, operation: str, events: Sequence[Event], *, principal: str) -> None:
-        """Append events of an operation under way, or of none ("")."""
-        await self._journal.append([self.entry(e, operation, principal) for e in events])
+        """Append events of an operation under way, or of none ("").
+
+        One batch, unless there are more than a frame takes: then the last batch
+        ends the operation, and what the others say is said again if it never comes.
+        """
+        for first in range(0, len(events), BATCH_EVENTS):
+            batch = events[first : first + BATCH_EVENTS]
+            await self._journal.append([self.entry(e, operation, principal) for e in batch])
 
     @staticmethod
     def entry(event: Event, operation: str, principal: str, cause: str = "") -> Entry:

@@ -34,6 +34,8 @@ _log = logging.getLogger(__name__)
 
 PRINCIPAL = "recovery"
 
+SUPERSEDED = "never begun: the image was asked for again"
+
 
 async def recover(operations: Operations, fetcher: Fetcher) -> None:
     """Bring journal and pool together. The zpool actor runs; nothing else does yet."""
@@ -75,10 +77,24 @@ async def _settle(record: OperationRecord, operations: Operations, fetcher: Fetc
         case Undo():
             await _undo(record, ruling, operations)
         case Requeue():
-            fetcher.requeue(record)
+            if _is_current(record, operations):
+                fetcher.requeue(record)
+            else:
+                await _undo(record, Undo(targets=(), reason=SUPERSEDED), operations)
         case _:
             assert_never(ruling)
     _log.warning("%s %s of an earlier life: %s", record.method, record.id, type(ruling).__name__)
+
+
+def _is_current(record: OperationRecord, operations: Operations) -> bool:
+    """Whether a fetch is the one that its image waits for.
+
+    One whose acceptance the journal confirmed too late was never begun, and
+    the image may have been asked for again, or be there, since.
+    """
+    intent = record.intent
+    image = operations.state.images.get(intent.image) if isinstance(intent, FetchIntent) else None
+    return image is not None and image.operation == record.id
 
 
 async def _go_on(record: OperationRecord, ruling: GoOn, operations: Operations) -> None:
@@ -106,7 +122,7 @@ async def _undo(record: OperationRecord, ruling: Undo, operations: Operations) -
             _log.error("undoing %s left datasets behind: %s", record.id, error)
             left = ruling.targets
     failed: tuple[Event, ...] = ()
-    if isinstance(record.intent, FetchIntent):
+    if isinstance(record.intent, FetchIntent) and _is_current(record, operations):
         failed = (ImageFailed(image=record.intent.image, reason=ruling.reason),)
     finished = OperationFinished(
         outcome="failed",
