@@ -4,7 +4,7 @@ Owns who fetches what: requests for one image join one fetch; ``max_pending``
 counts images, not callers; ``workers`` images are transferred at a time, in
 the order in which they were asked for.  Callers come and go, the fetch goes
 on.  Deleting images, and whatever else changes what lies in ``images/``, is
-served beside, kept apart by claims.
+served beside, kept apart by claims, and as many at a time as the mailbox holds.
 
 A fetch that was accepted ends, in this life or the next: what recovery finds
 under way comes in through :meth:`Fetcher.requeue` under its old operation.
@@ -57,6 +57,7 @@ class Fetcher:
         self._service = service
         self._settings = settings
         self._max_pending = max_pending
+        self._mailbox_size = mailbox
         self._mailbox: Mailbox[Message] = Mailbox(mailbox)
         self._workers = trio.Semaphore(workers)
         self._fetches: dict[str, Fetch] = {}
@@ -106,6 +107,8 @@ class Fetcher:
             case Mutate(command=DeleteImage(image=image)) if image in self._fetches:
                 detail = "wait until the fetch has ended"
                 message.reply.fail(Blocked(f"image is being fetched: {image}", detail=detail))
+            case Mutate() if len(mutations.child_tasks) >= self._mailbox_size:
+                message.reply.fail(TemporarilyUnavailable())
             case Mutate():
                 mutations.start_soon(serve, message, self._operations)
             case _:
@@ -116,6 +119,7 @@ class Fetcher:
         check_deadline(message.deadline)
         fetch = self._fetches.get(message.image)
         if fetch is not None:
+            fetch.waiters = [waiter for waiter in fetch.waiters if not waiter.abandoned]
             fetch.waiters.append(message.reply)
             return
         if complete_image(message.image, self._operations.state, self._operations.zpool.view) is not None:

@@ -13,6 +13,10 @@ from imagestore.actors.mutator import Mutate, serve
 from imagestore.actors.operation import Operations
 from imagestore.errors import Stopping
 
+MAX_IDLE = 1024
+"""While there are more actors than this, idle ones end at once: whoever asks for guests that are
+none could else have any number of them."""
+
 
 class Guests:
     """The guest actors by guest id, in one nursery."""
@@ -57,6 +61,9 @@ class Guests:
     async def _act(self, guest: str, mailbox: Mailbox[Mutate]) -> None:
         """One guest's actor."""
         while True:
+            if mailbox.is_empty() and len(self._mailboxes) > MAX_IDLE:
+                del self._mailboxes[guest]
+                return
             message: Mutate | None = None
             with trio.move_on_after(self._idle_seconds):
                 try:

@@ -9,7 +9,7 @@ from msgspec import Struct
 from imagestore.actors.base import Reply
 from imagestore.actors.commands import Command
 from imagestore.actors.operation import Operations
-from imagestore.errors import ImageStoreError
+from imagestore.errors import ImageStoreError, OutcomeUnknown
 from imagestore.pools.base import Dataset
 
 
@@ -25,8 +25,8 @@ class Mutate(Struct, frozen=True, kw_only=True):
 async def serve(message: Mutate, operations: Operations) -> None:
     """Perform one command and answer it.
 
-    An error of imagestore is the answer.  Anything else ends the process: it
-    may have struck between intent and outcome.
+    An error of imagestore is the answer.  Anything else ends the process, or is
+    its end: it may have struck between intent and outcome, and the answer says so.
     """
     try:
         rows = await operations.perform(
@@ -34,5 +34,8 @@ async def serve(message: Mutate, operations: Operations) -> None:
         )
     except ImageStoreError as error:
         message.reply.fail(error)
+    except BaseException:
+        message.reply.fail(OutcomeUnknown("store ended before the outcome was known"))
+        raise
     else:
         message.reply.put(rows)
