@@ -318,8 +318,11 @@ def _delete_image(command: DeleteImage, state: State, view: View) -> Plan:
     if record.status == "pending":
         raise Blocked(f"image is being fetched: {command.image}", detail="wait until the fetch has ended")
     doomed: tuple[Dataset, ...] = ()
-    if complete_image(command.image, state, view) is not None:
-        doomed = tuple(view.under(names.image(command.image)))
+    volume = view.get(names.image(command.image))
+    if volume is not None and (
+        _id(volume) == record.volume or state.owned(volume.name, volume.guid, volume.createtxg) is not None
+    ):
+        doomed = tuple(view.under(volume.name))
         _check_no_clones(doomed, view, "image")
     return Plan(
         method="DeleteImage",
@@ -395,9 +398,9 @@ def _rollback_snapshot(command: RollbackSnapshot, state: State, view: View) -> P
     targets = [row]
     newer = _newer_than(row, view)
     if is_guest(above):
-        disks = [r for r in view.under(dataset) if r.kind == "volume"]
-        targets = [r for r in _same_snapshot(dataset, snapshot, view) if r.name != row.name]
-        missing = {d.name for d in disks} - {names.parent(t.name) for t in targets}
+        disks = {r.name for r in view.under(dataset) if r.kind == "volume"}
+        targets = [r for r in _same_snapshot(dataset, snapshot, view) if names.parent(r.name) in disks]
+        missing = disks - {names.parent(t.name) for t in targets}
         if missing:
             raise Blocked(
                 f"snapshot {snapshot} does not cover: {', '.join(sorted(missing))}", blockers=sorted(missing)

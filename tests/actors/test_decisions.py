@@ -202,6 +202,28 @@ def test_a_failed_image_is_deleted_without_datasets() -> None:
     assert made.intent == DestroyIntent(datasets=(), image="bad")
 
 
+def test_an_image_whose_snapshot_somebody_destroyed_is_deleted_whole() -> None:
+    """Else its volume keeps the name, and the image can never be fetched again."""
+    volume = DEB[0]
+    intent = DestroyIntent(datasets=(dataset_id(volume),), image="deb")
+    made = decide(DeleteImage(image="deb"), STATE, view_of(volume))
+    assert isinstance(made, Plan)
+    assert made.intent == intent
+
+    asked_again = State(pool="mistify", images={"deb": ImageRecord(id="deb", status="error")})
+    asked_again.datasets[volume.name] = record_of(volume)
+    made = decide(DeleteImage(image="deb"), asked_again, view_of(volume))
+    assert isinstance(made, Plan)
+    assert made.intent == intent
+
+
+def test_a_foreign_dataset_under_an_images_name_is_not_deleted_with_it() -> None:
+    foreign = row("images/deb", volsize=MIB, guid=99, createtxg=99)
+    made = decide(DeleteImage(image="deb"), STATE, view_of(foreign))
+    assert isinstance(made, Plan)
+    assert made.intent == DestroyIntent(datasets=(), image="deb")
+
+
 def test_an_image_that_is_being_fetched_is_not_deleted() -> None:
     state = State(pool="mistify", images={"new": ImageRecord(id="new")})
     assert str(refusal(DeleteImage(image="new"), state=state)) == "image is being fetched: new"
@@ -308,6 +330,13 @@ def test_a_whole_guest_goes_back_in_one_step() -> None:
     assert isinstance(made.intent, RollbackIntent)
     assert [s.name for s in made.intent.snapshots] == ["guests/g/disk-0@one", "guests/g/disk-1@one"]
     assert [n.name for n in made.intent.newer] == ["guests/g/disk-1@two"]
+
+
+def test_of_a_guest_its_volumes_go_back_whatever_else_is_in_it() -> None:
+    notes, snapshot = row("guests/g/notes"), row("guests/g/notes@one")
+    made = plan(RollbackSnapshot(name="guests/g@one"), *GUEST, notes, snapshot)
+    assert isinstance(made.intent, RollbackIntent)
+    assert [s.name for s in made.intent.snapshots] == ["guests/g/disk-0@one", "guests/g/disk-1@one"]
 
 
 def test_a_guest_does_not_go_back_by_halves() -> None:
