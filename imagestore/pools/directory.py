@@ -215,7 +215,10 @@ class DirectoryPool:
             if entry.dataset.kind != "volume":
                 return ()
             path = self._ground.files.path(entry.file)
-            return seen_writers(path) if is_open_for_writing(path) else ()
+            try:
+                return seen_writers(path) if is_open_for_writing(path) else ()
+            except FileNotFoundError:  # a data file that is missing has no writer
+                return ()
 
         return await self._ground.work("looking for users of a disk", look)
 

@@ -400,6 +400,7 @@ class TestFailures:
         lost.unlink()
         await harness.reopen()
         assert f"data file {lost.name} is missing" in caplog.text
+        assert await harness.pool.users("g/disk") == ()
         await crashing.rollback(harness.pool)
         assert read(harness.pool, "g/disk", MIB) == crashing.OLD
         os.unlink(os.path.realpath(harness.pool.device("g/disk")))
