@@ -31,6 +31,9 @@ class Files(Protocol):
     def sync_data(self, descriptor: int) -> None:
         """Data is durable (fdatasync)."""
 
+    def is_named(self, descriptor: int) -> bool:
+        """Whether the open file still has a name: False once it was deleted."""
+
     def sync_directory(self, directory: str) -> None: ...
     def rename(self, source: str, target: str) -> None: ...
     def remove(self, path: str) -> None: ...
@@ -81,6 +84,9 @@ class SystemFiles:
 
     def sync_data(self, descriptor: int) -> None:
         os.fdatasync(descriptor)
+
+    def is_named(self, descriptor: int) -> bool:
+        return os.fstat(descriptor).st_nlink > 0
 
     def sync_directory(self, directory: str) -> None:
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

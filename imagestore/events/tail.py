@@ -81,7 +81,8 @@ class Tail:
 
         Raises:
             NoRoom: there is no room, and nothing was written.
-            OSError: the outcome is unknown.
+            OSError: the outcome is unknown; also when the segment was deleted meanwhile:
+                what only an open file holds is gone with this process.
         """
         if not group.essential and not self._has_reserve:
             self._make_reserve()
@@ -89,6 +90,8 @@ class Tail:
             self._rotate(group.header, group.segment_bytes, essential=group.essential)
         write_all(self._files, self._descriptor, group.data, group.offset)
         self._files.sync_data(self._descriptor)
+        if not self._files.is_named(self._descriptor):
+            raise FileNotFoundError(errno.ENOENT, "somebody deleted the segment that is being written")
 
     def prepare_reserve(self) -> None:
         """Take stock of the reserve, and make it if it is missing and there is room."""

@@ -132,6 +132,10 @@ class MemoryDisk:
         self._call("sync_data", path)
         inode.durable = bytes(inode.data)
 
+    def is_named(self, descriptor: int) -> bool:
+        inode = self._open[descriptor][1]
+        return any(named is inode for named in self.names.values())
+
     def sync_directory(self, directory: str) -> None:
         self._call("sync_directory", directory)
         self.durable_names = dict(self.names)

@@ -111,6 +111,18 @@ async def test_row_11_after_one_failed_flush_nothing_is_acknowledged_until_a_res
         await journal.append([started("3")])
 
 
+async def test_nothing_is_acknowledged_into_a_segment_that_somebody_deleted() -> None:
+    disk = MemoryDisk()
+    async with opened(disk) as journal:
+        await journal.append([started("1")])
+        disk.remove(segment_name(1))
+        with pytest.raises(OutcomeUnknown, match="somebody deleted the segment"):
+            await journal.append([started("2")])
+        assert "read-only" in journal.trouble()
+        with pytest.raises(ReadOnly):
+            await journal.append([started("3")])
+
+
 async def test_row_11_those_who_wait_behind_a_failed_flush_are_told_that_nothing_was_written() -> None:
     disk = MemoryDisk()
     outcomes: dict[str, str] = {}
