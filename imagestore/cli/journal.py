@@ -117,5 +117,10 @@ def salvage(journal: str, to: str) -> None:
     saved = salvaging.salvage(journal, to)
     click.echo(f"{to}: {saved.segments} segments, up to seq {saved.seq}")
     if saved.damage:
-        raise Corrupt(saved.damage, detail=f"what came after seq {saved.seq} is not in {to}")
+        raise Corrupt(
+            saved.damage,
+            detail=f"what came after seq {saved.seq} is not in {to}: a store on it does not know as its own "
+            "what was made since; to have all of the pool listed, its history lost: "
+            "imagestore recover --pool POOL --journal NEW-DIRECTORY",
+        )
     click.echo("nothing was damaged; the copy is complete")

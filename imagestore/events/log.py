@@ -85,7 +85,7 @@ def survey(files: Files, directory: str) -> Survey:
     """Look at all names and headers.
 
     Raises:
-        Corrupt: a stray file; a segment is missing, renamed, doubled or foreign.
+        Corrupt: a stray file; a segment is missing, renamed, doubled or foreign; all are gone.
         JournalTooNew: a segment needs a newer reader.
     """
     try:
@@ -112,11 +112,26 @@ def survey(files: Files, directory: str) -> Survey:
         header = _header(files, directory, number)
         if header is None:
             if number == names.segments[-1] and _holds_no_frame(files, directory, number):
+                if not headers:
+                    _refuse_lost(directory, names)
                 return Survey(directory=directory, names=names, headers=tuple(headers), torn_header=True)
             raise corrupt(directory, segment_name(number), 0, 0, "the segment's header is damaged")
         _check_header(directory, number, header, headers)
         headers.append(header)
+    if not headers:
+        _refuse_lost(directory, names)
     return Survey(directory=directory, names=names, headers=tuple(headers))
+
+
+def _refuse_lost(directory: str, names: Names) -> None:
+    """Raises Corrupt if other files tell that there were segments."""
+    lost = [cut.name for cut in names.cuts if (cut.number, cut.offset) != (1, 0)]
+    lost += [checkpoint_name(seq) for seq in names.checkpoints]
+    if lost:
+        raise Corrupt(
+            f"journal {directory} has lost its segments: there are only {', '.join(lost)}",
+            detail="bring the segments back from a backup, or name an empty directory with --journal",
+        )
 
 
 def _header(files: Files, directory: str, number: int) -> SegmentHeader | None:

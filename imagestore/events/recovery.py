@@ -11,14 +11,14 @@ import os
 
 from msgspec import Struct
 
-from imagestore.errors import Corrupt, JournalError, JournalLocked
+from imagestore.errors import JournalError, JournalLocked
 from imagestore.events import frame as frames
 from imagestore.events.catalogue import JournalCut
 from imagestore.events.files import Files, publish, read_file
 from imagestore.events.log import LogWalk, Place, Survey, load_checkpoint, survey
 from imagestore.events.replay import fold
 from imagestore.events.scan import Cursor, last_nonzero
-from imagestore.events.segment import LOCK, TEMPORARY, checkpoint_name, cut_name, segment_name
+from imagestore.events.segment import LOCK, TEMPORARY, cut_name, segment_name
 from imagestore.events.state import State
 
 
@@ -120,13 +120,6 @@ def recover(files: Files, directory: str, new_journal: bytes) -> Recovered:
 
 def _fresh(found: Survey, new_journal: bytes) -> Recovered:
     """A journal that has no segment yet."""
-    lost = [cut.name for cut in found.names.cuts if (cut.number, cut.offset) != (1, 0)]
-    lost += [checkpoint_name(seq) for seq in found.names.checkpoints]
-    if lost:
-        raise Corrupt(
-            f"journal {found.directory} has lost its segments: there are only {', '.join(lost)}",
-            detail="bring the segments back from a backup, or name an empty directory with --journal",
-        )
     cuts = tuple(_cut_event(0, name=cut.name, number=1, offset=0) for cut in found.names.cuts)
     cursor = Cursor(offset=0, seq=0, group=0, group_offset=0, hash=frames.first_hash(new_journal))
     return Recovered(

@@ -16,6 +16,11 @@ from imagestore.events.replay import fold_frame
 from imagestore.events.segment import HEADER_BYTES, TEMPORARY, segment_name
 from imagestore.events.state import State
 
+_WITHOUT_IT = (
+    "put names and headers right by hand, or restore a backup; without one, history is lost: "
+    "imagestore recover --pool POOL --journal NEW-DIRECTORY"
+)
+
 
 class Salvaged(Struct, frozen=True, kw_only=True):
     """``seq`` is the last event of the copy; ``damage`` why it ends there, "" if it is complete."""
@@ -33,7 +38,10 @@ def salvage(directory: str, to: str, *, files: Files = SYSTEM_FILES) -> Salvaged
     """
     if files.exists(to) and files.list(to):
         raise JournalError(f"{to} is not empty", detail="name a new directory with --to")
-    found = survey(files, directory)
+    try:
+        found = survey(files, directory)
+    except Corrupt as error:
+        raise Corrupt(str(error), detail=f"nothing can be salvaged: {_WITHOUT_IT}") from error
     if not found.headers:
         raise JournalError(f"there is nothing to salvage in {directory}")
     walk = LogWalk(files, found)

@@ -280,6 +280,7 @@ def test_salvage_of_a_damaged_journal_says_what_is_missing(run: Run, journal: st
     ended = run("journal", "salvage", "--journal", journal, "--to", str(tmp_path / "saved"))
     assert ended.status == 21
     assert "is not in" in ended.err
+    assert "imagestore recover --pool POOL --journal NEW-DIRECTORY" in ended.err
 
 
 def test_head_is_the_last_seq_and_the_chains_hash(run: Run, journal: str) -> None:

@@ -127,6 +127,21 @@ async def test_an_unfinished_last_group_is_no_damage() -> None:
     assert [finding.kind for finding in report.findings] == ["note"]
 
 
+@pytest.mark.parametrize("first", [None, b""])
+async def test_checkpoints_without_their_segments_are_damage_for_every_reader(first: bytes | None) -> None:
+    disk = await a_disk()
+    left = {name: data for name, data in disk.contents().items() if "checkpoint" in name}
+    assert left
+    bereft = MemoryDisk(contents=left if first is None else {**left, ONE: first})
+    assert not reader.verify(DIRECTORY, files=bereft).whole
+    with pytest.raises(Corrupt, match="has lost its segments"):
+        reader.head(DIRECTORY, files=bereft)
+    with pytest.raises(Corrupt, match="has lost its segments"):
+        reader.replay(DIRECTORY, files=bereft)
+    with pytest.raises(Corrupt, match="has lost its segments"):
+        list(reader.read(DIRECTORY, files=bereft))
+
+
 class TearingDisk(MemoryDisk):
     """Shows a reader a group that is being written: one read sees pages of two moments."""
 
@@ -222,6 +237,18 @@ async def test_salvage_copies_what_stood_before_the_damage(tmp_path: Path) -> No
     async with open_journal(str(rescued), settings=settings) as journal:
         await journal.append([started("999")])
     assert ours(list(reader.read(str(rescued))))[-1].operation == "999"
+
+
+async def test_a_journal_of_which_nothing_can_be_saved_names_the_way_without_it(tmp_path: Path) -> None:
+    disk = await a_disk(1)
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    (damaged / ONE).write_bytes(b"\xff" + disk.contents()[ONE][1:])
+    with pytest.raises(Corrupt, match="header is damaged") as refusal:
+        salvage(str(damaged), str(tmp_path / "rescued"))
+    assert "imagestore recover --pool" in refusal.value.detail
+    assert "imagestore journal" not in refusal.value.detail
+    assert not (tmp_path / "rescued").exists()
 
 
 async def test_salvage_of_a_whole_journal_is_the_whole_journal(tmp_path: Path) -> None:
