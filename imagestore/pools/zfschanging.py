@@ -67,12 +67,14 @@ async def create(ground: ZfsGround, creations: Sequence[Creation]) -> Sequence[D
 async def _create(ground: ZfsGround, creations: Sequence[Creation]) -> Sequence[Dataset]:
     made: list[str] = []
     volumes = [creation.name for creation in creations if not isinstance(creation, NewFilesystem)]
+    flickers = False
     try:
         for creation in creations:
             given = await _properties(ground, creation, made)
             await ground.call("creating", creation.name, partial(_make, ground, creation, given))
             made.append(creation.name)
-        await ground.wait_for_nodes(volumes)
+            flickers = flickers or (creation.name in volumes and "volmode" in given)
+        await ground.wait_for_nodes(volumes, flickers=flickers)
         return await ground.rows(made)
     except ImageStoreError:
         for row in reversed(await ground.existing(made)):

@@ -67,9 +67,17 @@ class Commands:
         self.core = ZfsCore()
 
     def start(
-        self, words: Sequence[str], *, stdin: int = subprocess.DEVNULL, stdout: int = subprocess.PIPE
+        self,
+        words: Sequence[str],
+        *,
+        stdin: int = subprocess.DEVNULL,
+        stdout: int = subprocess.PIPE,
+        is_waited_for: bool = True,
     ) -> subprocess.Popen[bytes]:
-        """Start a child that the caller feeds, reads and reaps. Raises PoolError."""
+        """Start a child that the caller feeds, reads and reaps. Raises PoolError.
+
+        ``is_waited_for``: the next life does not begin before this child has ended.
+        """
         try:
             return subprocess.Popen(  # noqa: S603 (no shell; names were checked by imagestore.names)
                 [self._paths[words[0]], *words[1:]],
@@ -78,7 +86,7 @@ class Commands:
                 stderr=subprocess.PIPE,
                 env=self._environment,
                 cwd="/",
-                pass_fds=(self._lock,),
+                pass_fds=(self._lock,) if is_waited_for else (),
                 start_new_session=True,
             )
         except OSError as error:

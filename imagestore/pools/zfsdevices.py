@@ -36,10 +36,11 @@ def node(pool: str, name: str) -> str:
     return f"{NODES}/{names.full(name, pool)}"
 
 
-async def wait_for_nodes(paths: Sequence[str], deadline_seconds: float) -> None:
-    """Return when all are there to stay: the link is made, and udev has nothing more to do.
+async def wait_for_nodes(paths: Sequence[str], deadline_seconds: float, *, flickers: bool) -> None:
+    """Return when all are there to stay.
 
-    A volume whose ``volmode`` is set appears, disappears and appears again.
+    A volume whose ``volmode`` is set when it is made appears, disappears and
+    appears again; with ``flickers`` udev must have nothing more to do, too.
     Udev asks each new node for its name once, and makes no link when the node
     cannot be opened just then: it is told again.
 
@@ -48,7 +49,8 @@ async def wait_for_nodes(paths: Sequence[str], deadline_seconds: float) -> None:
     """
     missing = list(paths)
     for attempt in range(_ATTEMPTS):
-        missing = await _wait(missing, _is_settled, deadline_seconds / _ATTEMPTS)
+        is_done = _is_settled if flickers else os.path.exists
+        missing = await _wait(missing, is_done, deadline_seconds / _ATTEMPTS)
         missing = [path for path in missing if not os.path.exists(path)]
         if not missing:
             return

@@ -200,8 +200,10 @@ class ZfsGround:
         if kept:
             raise Held.named(kept)
 
-    async def wait_for_nodes(self, volumes: Iterable[str]) -> None:
-        await zfsdevices.wait_for_nodes([self.device(name) for name in volumes], NODE_SECONDS)
+    async def wait_for_nodes(self, volumes: Iterable[str], *, flickers: bool = False) -> None:
+        """See ``zfsdevices.wait_for_nodes``."""
+        paths = [self.device(name) for name in volumes]
+        await zfsdevices.wait_for_nodes(paths, NODE_SECONDS, flickers=flickers)
 
     async def wait_until_gone(self, volumes: Iterable[str]) -> None:
         paths = [self.device(name) for name in volumes if "@" not in name]

@@ -51,7 +51,9 @@ class Watch:
             child.communicate()
 
     def _start(self) -> None:
-        self._child = self._commands.start(("zpool", "events", "-f", "-H", self._commands.pool))
+        # It changes nothing, and outlives a killed store until the next event: nobody waits for it.
+        words = ("zpool", "events", "-f", "-H", self._commands.pool)
+        self._child = self._commands.start(words, is_waited_for=False)
         assert self._child.stdout is not None
         os.set_blocking(self._child.stdout.fileno(), False)
 

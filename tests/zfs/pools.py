@@ -3,9 +3,14 @@
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
+import trio
+
 from imagestore.pools.zfs import ZfsPool, open_zfs_pool
+from imagestore.pools.zfsdevices import wait_for_nodes
+from imagestore.pools.zfsground import NODE_SECONDS
 from tests.pools.harness import MIB
 
 
@@ -33,7 +38,7 @@ def pool_on_file(name: str, directory: Path, *, size_bytes: int = 4096 * MIB) ->
 def device(dataset: str) -> str:
     """The node of a volume that a command made, once udev has made it."""
     path = f"/dev/zvol/{dataset}"
-    subprocess.run(["udevadm", "wait", "--settle", "--timeout=60", path], check=True)
+    trio.run(partial(wait_for_nodes, [path], NODE_SECONDS, flickers=True))
     return path
 
 

@@ -14,7 +14,7 @@ from imagestore.pools.zfsopening import block_bytes_for, data_disks
 from imagestore.streams.snapshot import SnapshotInfo
 from imagestore.streams.writer import write_stream
 from tests.pools.harness import DISK, MIB, PARENT, SNAPSHOT, VOLUME, filesystem, listed, snapshot, volume
-from tests.zfs.pools import command, device, empty, pool_on_file
+from tests.zfs.pools import command, empty, pool_on_file
 
 pytestmark = pytest.mark.zfs
 
@@ -198,8 +198,3 @@ async def test_a_raidz_gets_blocks_for_its_width(tmp_path: Path) -> None:
         await pool.close()
     finally:
         subprocess.run(["zpool", "destroy", "-f", "wide"])
-
-
-async def test_a_volume_made_by_hand_has_a_device(pool: ZfsPool) -> None:
-    command("zfs", "create", "-s", "-V", "1M", "tank/hand")
-    assert device("tank/hand") == pool.device("hand")
