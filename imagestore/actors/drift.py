@@ -5,15 +5,15 @@ identity that is nowhere was destroyed by someone, also when a foreign dataset
 has taken the name.  What was never ours is no drift.
 """
 
-from collections.abc import Mapping
-
+from imagestore.actors.view import View
 from imagestore.events.catalogue import DatasetCreated, DatasetLost, DatasetRenamed, Event
 from imagestore.events.state import DatasetRecord, State
-from imagestore.pools.base import Dataset, Identity
+from imagestore.pools.base import Identity
 
 
-def drift(state: State, identities: Mapping[Identity, Dataset]) -> tuple[Event, ...]:
+def drift(state: State, view: View) -> tuple[Event, ...]:
     """The events that bring the state in line with the pool, in the order to apply them."""
+    identities = {row.identity: row for row in view.under("")}
     lost: list[Event] = []
     moved: list[tuple[DatasetRecord, str]] = []
     for record in state.datasets.values():

@@ -14,7 +14,7 @@ from imagestore.actors.decisions import Plan
 from imagestore.actors.drift import drift
 from imagestore.actors.fetcher import Fetcher
 from imagestore.actors.operation import Operations
-from imagestore.actors.verdicts import Finish, GoOn, Requeue, Undo, by_identity, verdict
+from imagestore.actors.verdicts import Finish, GoOn, Requeue, Undo, verdict
 from imagestore.actors.zpool import Destroy
 from imagestore.errors import ImageStoreError
 from imagestore.events.catalogue import (
@@ -48,7 +48,7 @@ async def recover(operations: Operations, fetcher: Fetcher) -> None:
 
 
 async def _record_drift(operations: Operations) -> None:
-    events = drift(operations.state, by_identity(operations.zpool.view))
+    events = drift(operations.state, operations.zpool.view)
     if events:
         _log.warning("%d datasets of ours were renamed or destroyed by someone", len(events))
         await operations.record("", events, principal=PRINCIPAL)
@@ -65,7 +65,7 @@ async def _destroy_staging(operations: Operations) -> None:
 
 async def _settle(record: OperationRecord, operations: Operations, fetcher: Fetcher) -> None:
     """End one operation of an earlier life, or queue it again."""
-    ruling = verdict(record, operations.zpool.view, by_identity(operations.zpool.view))
+    ruling = verdict(record, operations.zpool.view)
     if not isinstance(ruling, Finish):
         resumed = OperationResumed(attempt=record.attempts + 1)
         await operations.record(record.id, [resumed], principal=PRINCIPAL)
@@ -107,7 +107,7 @@ async def _go_on(record: OperationRecord, ruling: GoOn, operations: Operations) 
         await operations.fail(record.id, error, principal=PRINCIPAL, happened=happened)
         return
     assert not isinstance(record.intent, FetchIntent)
-    everything = verdict(record, operations.zpool.view, by_identity(operations.zpool.view))
+    everything = verdict(record, operations.zpool.view)
     assert isinstance(everything, GoOn), "nothing is left of the targets"
     await operations.finish(record.id, (*everything.gone, *ruling.then), principal=PRINCIPAL)
 

@@ -6,7 +6,7 @@ else -> undo it and record it as failed.  A rollback is never repeated: its
 mark on the volumes tells whether it happened.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import assert_never
 
 from msgspec import Struct
@@ -16,6 +16,7 @@ from imagestore.actors.effects import destroyed, facts, image_facts
 from imagestore.actors.view import View
 from imagestore.events.catalogue import (
     CreateIntent,
+    DatasetId,
     DestroyIntent,
     Event,
     FetchIntent,
@@ -61,12 +62,7 @@ INTERRUPTED = "interrupted: the store was restarted before it was whole"
 GAVE_UP = f"given up after {MAX_ATTEMPTS} restarts"
 
 
-def by_identity(view: View) -> Mapping[Identity, Dataset]:
-    """Every dataset of the pool by what it is. Of equal ones (received twice) the last stands."""
-    return {row.identity: row for row in view.under("")}
-
-
-def verdict(record: OperationRecord, view: View, identities: Mapping[Identity, Dataset]) -> Verdict:
+def verdict(record: OperationRecord, view: View) -> Verdict:
     """What to do with an operation under way, as the pool is now."""
     intent = record.intent
     match intent:
@@ -75,7 +71,7 @@ def verdict(record: OperationRecord, view: View, identities: Mapping[Identity, D
         case SnapshotIntent(datasets=datasets, snapshot=snapshot):
             return _made(record, [f"{dataset.name}@{snapshot}" for dataset in datasets], view)
         case DestroyIntent():
-            return _destroyed(record, intent, identities)
+            return _destroyed(record, intent, view)
         case RollbackIntent(volumes=volumes):
             rows = [view.get(volume.name) for volume in volumes]
             if rows and all(row is not None and row.tags.last == record.id for row in rows):
@@ -83,7 +79,7 @@ def verdict(record: OperationRecord, view: View, identities: Mapping[Identity, D
             return Undo(targets=(), reason=INTERRUPTED)
         case FetchIntent(image=image):
             volume = view.get(names.image(image))
-            if volume is not None and volume.tags.op == record.id:
+            if volume is not None and volume.tags.op == record.id and view.snapshots(volume.name):
                 return Finish(facts=image_facts(image, volume, view))
             if record.attempts >= MAX_ATTEMPTS:
                 return Undo(targets=(), reason=GAVE_UP)
@@ -100,13 +96,22 @@ def _made(record: OperationRecord, wanted: list[str], view: View) -> Verdict:
     return Undo(targets=tuple(row.target for row in reversed(made)), reason=INTERRUPTED)
 
 
-def _destroyed(
-    record: OperationRecord, intent: DestroyIntent, identities: Mapping[Identity, Dataset]
-) -> GoOn | Undo:
+def _still_there(datasets: Sequence[DatasetId], view: View) -> Mapping[Identity, Dataset]:
+    """Those of ``datasets`` that exist, whatever their names. Looks through all the pool only if it must."""
+    wanted = {Identity(dataset.guid, dataset.createtxg) for dataset in datasets}
+    named = (view.get(dataset.name) for dataset in datasets)
+    found = {row.identity: row for row in named if row is not None and row.identity in wanted}
+    if len(found) < len(wanted):
+        found.update({row.identity: row for row in view.under("") if row.identity in wanted})
+    return found
+
+
+def _destroyed(record: OperationRecord, intent: DestroyIntent, view: View) -> GoOn | Undo:
     gone = []
     left = []
+    there = _still_there(intent.datasets, view)
     for dataset in intent.datasets:
-        row = identities.get(Identity(dataset.guid, dataset.createtxg))
+        row = there.get(Identity(dataset.guid, dataset.createtxg))
         if row is None:
             gone.append(destroyed(dataset))
         else:

@@ -14,6 +14,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from imagestore import names
 from imagestore.pools.base import Dataset
 
+MANY_ROWS = 1_000
+"""Taking over more changes than this, the view is made anew: one by one a whole pool of 100,000 takes
+more than a second, at once a tenth of that."""
+
 
 def promised_bytes(row: Dataset) -> int:
     """What a volume may still write without having reserved it.
@@ -86,8 +90,13 @@ class View:
 
     def remove(self, removed: Iterable[str]) -> None:
         """Take out rows after an own mutation; absent ones are no matter."""
-        for name in removed:
+        doomed = set(removed)
+        for name in doomed:
             self._touch(name)
+        if len(doomed) > MANY_ROWS:
+            self._replace_all([row for name, row in self._rows.items() if name not in doomed])
+            return
+        for name in doomed:
             self._remove(name)
 
     def begin_refresh(self) -> None:
@@ -98,15 +107,17 @@ class View:
         """Take over what the pool said between :meth:`begin_refresh` and now, but for touched names."""
         touched = self._touched if self._touched is not None else set()
         self._touched = None
-        if not self._rows:
-            self._replace_all(rows)
+        fresh = {row.name: row for row in rows if row.name not in touched}
+        gone = [name for name in self._rows if name not in fresh and name not in touched]
+        came = [row for name, row in fresh.items() if self._rows.get(name) != row]
+        if len(gone) + len(came) > MANY_ROWS:
+            own = [row for name in touched if (row := self._rows.get(name)) is not None]
+            self._replace_all([*fresh.values(), *own])
             return
-        fresh = {row.name: row for row in rows}
-        for name in [n for n in self._rows if n not in fresh and n not in touched]:
+        for name in gone:
             self._remove(name)
-        for name, row in fresh.items():
-            if name not in touched and self._rows.get(name) != row:
-                self._put(row)
+        for row in came:
+            self._put(row)
 
     def abandon_refresh(self) -> None:
         """The pool could not be read; nothing is taken over."""
@@ -126,6 +137,11 @@ class View:
             self._touched.add(name)
 
     def _put(self, row: Dataset) -> None:
+        there = self._rows.get(row.name)
+        if there is not None and (there.createtxg, there.origin) == (row.createtxg, row.origin):
+            self._rows[row.name] = row  # it keeps its place in every order
+            self.promised_bytes += promised_bytes(row) - promised_bytes(there)
+            return
         self._remove(row.name)
         self._rows[row.name] = row
         self._order.insert(bisect_left(self._order, self._key(row.name), key=self._key), row.name)

@@ -1,7 +1,6 @@
 import random
 
 from imagestore.actors.drift import drift
-from imagestore.actors.verdicts import by_identity
 from imagestore.events.catalogue import DatasetLost, DatasetRenamed, Envelope
 from imagestore.events.state import State, apply
 from imagestore.pools.base import Dataset
@@ -14,26 +13,26 @@ def state_of(*rows: Dataset) -> State:
 
 def settled(state: State, *rows: Dataset) -> dict[str, tuple[int, int]]:
     """The state's names and identities after the drift was folded in."""
-    for event in drift(state, by_identity(view_of(*rows))):
+    for event in drift(state, view_of(*rows)):
         apply(state, Envelope(id="x", seq=state.seq + 1, time_ns=0, event=event))
     return {name: (record.guid, record.createtxg) for name, record in state.datasets.items()}
 
 
 def test_a_pool_as_the_state_says_has_no_drift() -> None:
     rows = (row("v", volsize=MIB), row("v@s"))
-    assert drift(state_of(*rows), by_identity(view_of(*rows, row("foreign")))) == ()
+    assert drift(state_of(*rows), view_of(*rows, row("foreign"))) == ()
 
 
 def test_an_identity_that_is_nowhere_was_destroyed() -> None:
     ours = row("v", volsize=MIB)
-    assert drift(state_of(ours), by_identity(view_of())) == (
+    assert drift(state_of(ours), view_of()) == (
         DatasetLost(name="v", guid=ours.guid, createtxg=ours.createtxg),
     )
 
 
 def test_a_foreign_dataset_of_that_name_is_not_ours() -> None:
     ours, foreign = row("v", volsize=MIB), row("v", volsize=MIB, guid=99)
-    (event,) = drift(state_of(ours), by_identity(view_of(foreign)))
+    (event,) = drift(state_of(ours), view_of(foreign))
     assert isinstance(event, DatasetLost)
 
 
@@ -43,7 +42,7 @@ def test_a_renamed_dataset_and_its_snapshots_have_an_event_each() -> None:
         row("w", volsize=MIB, guid=1, createtxg=ours[0].createtxg),
         row("w@s", guid=2, createtxg=7),
     )
-    assert drift(state_of(*ours), by_identity(view_of(*there))) == (
+    assert drift(state_of(*ours), view_of(*there)) == (
         DatasetRenamed(name="v", new_name="w", guid=1, createtxg=ours[0].createtxg),
         DatasetRenamed(name="v@s", new_name="w@s", guid=2, createtxg=7),
     )

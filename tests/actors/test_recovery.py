@@ -7,7 +7,6 @@ from imagestore.actors.fetcher import Fetcher
 from imagestore.actors.operation import BATCH_EVENTS, Operations
 from imagestore.actors.recovery import recover
 from imagestore.actors.transfer import TransferSettings
-from imagestore.actors.verdicts import by_identity
 from imagestore.events.catalogue import (
     DatasetCreated,
     DatasetDestroyed,
@@ -87,7 +86,7 @@ async def test_more_datasets_than_a_frame_takes_are_recorded_as_gone(
     kind = DatasetLost if lost else DatasetDestroyed
     assert sum(isinstance(event, kind) for event in journal.events) == count
     assert isinstance(journal.events[-1], OperationFinished) is not lost
-    assert drift(operations.state, by_identity(operations.zpool.view)) == ()
+    assert drift(operations.state, operations.zpool.view) == ()
 
 
 def created(dataset: DatasetId) -> Event:

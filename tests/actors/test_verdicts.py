@@ -7,7 +7,6 @@ from imagestore.actors.verdicts import (
     Requeue,
     Undo,
     Verdict,
-    by_identity,
     verdict,
 )
 from imagestore.actors.view import View
@@ -44,7 +43,7 @@ def judge(intent: Intent, view: View, attempts: int = 0) -> Verdict:
         started_ns=0,
         attempts=attempts,
     )
-    return verdict(record, view, by_identity(view))
+    return verdict(record, view)
 
 
 CREATE = CreateIntent(datasets=(NewParent(name="a"), NewBlank(name="a/v", size_bytes=MIB)))
@@ -138,3 +137,8 @@ def test_a_fetch_that_was_published_is_finished() -> None:
 def test_an_image_of_that_name_that_is_not_this_fetchs_is_not_taken_for_it(tags: Tags) -> None:
     ruling = judge(FETCH, view_of(row("images/i", volsize=MIB, tags=tags), row("images/i@s", volsize=MIB)))
     assert isinstance(ruling, Requeue)
+
+
+def test_an_image_that_lost_its_snapshot_meanwhile_is_no_reason_not_to_start() -> None:
+    tags = Tags(op="op", kind="image", image="i")
+    assert isinstance(judge(FETCH, view_of(row("images/i", volsize=MIB, tags=tags))), Requeue)

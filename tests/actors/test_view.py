@@ -1,5 +1,8 @@
 import random
 
+import pytest
+
+from imagestore.actors import view as view_module
 from imagestore.actors.view import View, promised_bytes
 from imagestore.pools.base import Dataset, Kind, Tags
 from tests.actors.rows import MIB, row, view_of
@@ -110,3 +113,36 @@ def test_random_changes_equal_a_view_made_afresh() -> None:
         fresh.put(rows.values())
         assert list(view.under("")) == list(fresh.under(""))
         assert view.promised_bytes == fresh.promised_bytes
+
+
+@pytest.mark.parametrize("many", [0, 3, 1_000_000], ids=["at once", "either way", "one by one"])
+def test_however_many_changes_come_the_view_is_as_if_made_afresh(
+    many: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(view_module, "MANY_ROWS", many)
+    rng = random.Random(11)
+    view = View()
+    names = [f"{a}{b}" for a in "abc" for b in ("", "/d", "/d/e", "/d@s", "/d@t", "/d/e@s")]
+    for _ in range(200):
+        listed = {
+            name: row(
+                name,
+                "snapshot" if "@" in name else "volume",
+                volsize=rng.randrange(3) * MIB,
+                createtxg=rng.randrange(1, 4),
+                origin=rng.choice(["", "a/d@s"]) if "@" not in name else "",
+            )
+            for name in rng.sample(names, rng.randrange(1, len(names)))
+        }
+        view.begin_refresh()
+        gone = rng.sample(names, rng.randrange(4))
+        own = row(rng.choice("abc"), "volume", volsize=5 * MIB)
+        view.remove(gone)
+        view.put([own])
+        view.end_refresh(list(listed.values()))
+        rows = {name: made for name, made in listed.items() if name not in gone} | {own.name: own}
+        fresh = View()
+        fresh.put(rows.values())
+        assert list(view.under("")) == list(fresh.under(""))
+        assert view.promised_bytes == fresh.promised_bytes
+        assert view.clones("a/d@s") == fresh.clones("a/d@s")
