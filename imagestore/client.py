@@ -8,6 +8,7 @@ msgspec are imported: a command must start in no time.
 """
 
 import http.client
+import re
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -73,7 +74,22 @@ _BEGINNINGS: tuple[tuple[str, type[errors.ImageStoreError]], ...] = (
     ("more recent snapshots exist: ", errors.NewerSnapshots),
     ("snapshot is held: ", errors.Held),
     ("dataset is in use: ", errors.InUse),
+    ("dataset has children: ", errors.Blocked),
+    ("dataset cannot be destroyed: ", errors.Blocked),
+    ("dataset belongs to image ", errors.Blocked),
+    ("image is being fetched: ", errors.Blocked),
+    ("no space left on device for the journal", errors.Rejected),
+    ("the journal's queue was full", errors.Rejected),
+    ("the journal's disk was busy", errors.Rejected),
+    ("the journal's disk did not answer", errors.OutcomeUnknown),
+    ("the journal failed: ", errors.OutcomeUnknown),
+    ("something that is not the store's is in the way: ", errors.PoolError),
+    ("the pool's catalog failed", errors.PoolError),
 )
+
+
+_POOL_FAILED = re.compile(r"[a-z ]+ failed: ")
+"""How the pool says what it was doing when the kernel or SQLite refused."""
 
 
 def error_of(text: str) -> errors.ImageStoreError:
@@ -84,6 +100,8 @@ def error_of(text: str) -> errors.ImageStoreError:
     for beginning, kind in _BEGINNINGS:
         if text.startswith(beginning):
             return kind(text)
+    if _POOL_FAILED.match(text):
+        return errors.PoolError(text)
     return errors.ImageStoreError(text)
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from imagestore.client import DEFAULT_SERVER, Client
-from imagestore.errors import ImageStoreError, InUse, NewerSnapshots
+from imagestore.errors import ImageStoreError, InUse, NewerSnapshots, NotValid
 
 _Result = TypeVar("_Result")
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -52,6 +52,11 @@ def _advice(problem: ImageStoreError) -> str:
             return "--destroy-more-recent destroys them"
         case InUse():
             return "stop the process, or add --force"
+        case NotValid():
+            return (
+                "names are letters, digits and _ : . - in parts joined by /, no part beginning with . or -, "
+                "at most 255 bytes with the pool's; images and guests are changed by their own commands"
+            )
         case _:
             return ""
 

@@ -13,6 +13,7 @@ from imagestore.cli.volumes import VOLUME_COLUMNS
 from imagestore.client import Client
 from imagestore.errors import NotFound
 from imagestore.model import Guest, Volume
+from imagestore.names import check_guest_id
 
 _DISK = re.compile(r"[^@]*?/guests/(?P<guest>[^/@]+)/disk-[0-9]+\Z")
 _DISK_KEYS = ("image", "size", "bus", "device")
@@ -116,6 +117,7 @@ def guest() -> None:
 @connected
 def create(client: Client, guest_id: str, disks: tuple[Disk, ...], output: Format) -> None:
     """Make the disks of a guest, all or none. The same command again changes nothing."""
+    check_guest_id(guest_id)
     _show_guest(client.create_guest_disks({"id": guest_id, "disks": list(disks)}), output)
 
 
@@ -157,6 +159,7 @@ def show(client: Client, guest_id: str, output: Format) -> None:
 @connected
 def rm(client: Client, guest_id: str, yes: bool, force: bool, output: Format) -> None:
     """Remove all disks of a guest, their snapshots included. A guest without disks is no error."""
+    check_guest_id(guest_id)
     confirm(f"Remove all disks of guest {guest_id}, and their snapshots?", yes=yes)
     left = client.delete_guests_disks({"id": guest_id}, force=force)
     if output == "table":

@@ -85,6 +85,12 @@ def test_rm_removes_the_image_and_a_second_rm_says_not_found(run: Run, memory_st
         ("no space left on device", 6),
         ("resource temporarily unavailable", 7),
         ("store is read-only: the journal failed; restart it after mending the disk", 8),
+        ("image is being fetched: x", 5),
+        ("dataset cannot be destroyed: images", 5),
+        ("the journal failed: Input/output error", 20),
+        ("no space left on device for the journal; nothing was written", 20),
+        ("asking for free space failed: No such file or directory: /srv/tank", 30),
+        ("something that is not the store's is in the way: /srv/tank/v", 30),
         ("something nobody foresaw", 1),
     ],
 )
@@ -96,6 +102,26 @@ def test_a_refusal_is_one_line_and_its_exit_code(
     assert ended.status == status
     assert ended.err.splitlines()[0] == f"imagestore: {refusal}"
     assert ended.out == ""
+
+
+def test_a_name_that_is_none_is_refused_with_what_would_be_right(run: Run, memory_store: MemoryStore) -> None:
+    memory_store.refusals["CreateVolume"] = "not a valid dataset"
+    ended = run("volume", "create", "--", "-r", "1G")
+    assert ended.status == 2
+    assert ended.err.splitlines()[1].startswith("  names are letters, digits and _ : . -")
+
+
+@pytest.mark.parametrize("command", [("create", "--disk", "1M"), ("rm", "--yes")])
+def test_a_guest_id_that_is_none_is_refused_before_anything_is_asked(
+    run: Run, memory_store: MemoryStore, command: tuple[str, ...]
+) -> None:
+    ended = run("guest", *command, "--", "-x")
+    assert ended.status == 2
+    assert ended.err.splitlines() == [
+        "imagestore: invalid argument",
+        "  guest id '-x': 1 to 200 letters, digits and _ : . -, the first not . or -",
+    ]
+    assert memory_store.calls == []
 
 
 @pytest.mark.parametrize(
