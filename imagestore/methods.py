@@ -12,6 +12,7 @@ from functools import partial
 from msgspec import UNSET
 
 from imagestore import names
+from imagestore.actors import upload as uploads
 from imagestore.actors.base import Reply, deadline_in
 from imagestore.actors.commands import (
     CloneImage,
@@ -28,9 +29,11 @@ from imagestore.actors.commands import (
 from imagestore.actors.decisions import complete_image, disk_sizes, is_guest, is_visible
 from imagestore.actors.fetcher import Fetcher, RequestImage
 from imagestore.actors.guest import Guests
+from imagestore.actors.incoming import Order
 from imagestore.actors.incremental import base_of
 from imagestore.actors.mutator import Mutate
 from imagestore.actors.operation import Operations
+from imagestore.actors.receptions import Receptions
 from imagestore.actors.volumes import Volumes
 from imagestore.errors import (
     InvalidArgument,
@@ -50,6 +53,8 @@ from imagestore.model import (
     Image,
     ImageRequest,
     ImageResponse,
+    ReceiveRequest,
+    ReceiveResponse,
     Snapshot,
     SnapshotRequest,
     SnapshotResponse,
@@ -58,7 +63,7 @@ from imagestore.model import (
     VolumeResponse,
 )
 from imagestore.pools.base import Dataset, Target
-from imagestore.service import LOCAL, Caller, Download
+from imagestore.service import LOCAL, Caller, Download, Upload
 
 MAX_VOLUME_BYTES = 1 << 62
 """Larger volumes exist nowhere; the sum of promises stays far from any limit."""
@@ -72,12 +77,20 @@ MAX_STREAM_SIZES = 1024
 class Actors:
     """The actors of a running store, as the methods address them."""
 
-    def __init__(self, operations: Operations, fetcher: Fetcher, guests: Guests, volumes: Volumes) -> None:
+    def __init__(
+        self,
+        operations: Operations,
+        fetcher: Fetcher,
+        guests: Guests,
+        volumes: Volumes,
+        receptions: Receptions,
+    ) -> None:
         self.operations = operations
         self.zpool = operations.zpool
         self.fetcher = fetcher
         self.guests = guests
         self.volumes = volumes
+        self.receptions = receptions
 
 
 class Methods:
@@ -363,6 +376,22 @@ class Methods:
         finally:
             await archive.aclose()  # type: ignore[attr-defined]  # an async generator, whatever its annotation
 
+    @asynccontextmanager
+    async def receive(self, request: ReceiveRequest, caller: Caller = LOCAL) -> AsyncIterator[Upload]:
+        """See ``imagestore.service.Service.receive``."""
+        if not request.id:
+            raise InvalidArgument("need an id")
+        order = Order(name=self._resolve(request.id), force=request.force)
+        upload = self._running().receptions.begin_nowait(order, caller.principal)
+        try:
+            yield _Upload(self, upload)
+        finally:
+            upload.abandon()
+
+    def received(self, rows: Sequence[Dataset]) -> ReceiveResponse:
+        """The answer that says what came: the volume, then its new snapshots."""
+        return ReceiveResponse(volume=self._volume(rows[0]), snapshots=tuple(map(self._snapshot, rows[1:])))
+
     # -- guests -------------------------------------------------------------------------
 
     async def verify_disks(self, request: GuestRequest, caller: Caller = LOCAL) -> GuestResponse:
@@ -395,3 +424,15 @@ class Methods:
     async def space_available(self) -> int:
         """Bytes that new volumes may still promise."""
         return (await self._running().zpool.space()).available
+
+
+class _Upload:
+    """An upload whose outcome is answered as the wire has it."""
+
+    def __init__(self, methods: Methods, upload: uploads.Upload) -> None:
+        self._methods = methods
+        self._upload = upload
+        self.feed = upload.feed
+
+    async def finish(self) -> ReceiveResponse:
+        return self._methods.received(await self._upload.finish())

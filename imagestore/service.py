@@ -16,6 +16,8 @@ from imagestore.model import (
     GuestResponse,
     ImageRequest,
     ImageResponse,
+    ReceiveRequest,
+    ReceiveResponse,
     SnapshotRequest,
     SnapshotResponse,
     VolumeRequest,
@@ -104,6 +106,20 @@ class Download(Struct, frozen=True, kw_only=True):
     measure: Callable[[], Awaitable[int]] | None = None
 
 
+class Upload(Protocol):
+    """A stream on its way into the store.  Leaving its context before :meth:`finish` gives it up."""
+
+    async def feed(self, data: bytes) -> None:
+        """Take the next bytes of the body; returns when there is room for more.
+
+        Raises what is wrong with the stream, or with where it is to go;
+        nothing of it is left then.
+        """
+
+    async def finish(self) -> ReceiveResponse:
+        """The body has ended: verify it and make it visible. Raises as :meth:`feed`."""
+
+
 class Service(Protocol):
     """A running store.  Every method may raise the errors of ``imagestore.errors``.
 
@@ -146,5 +162,13 @@ class Service(Protocol):
 
         Entering raises what is wrong before a byte is sent: InvalidArgument
         ("need an id", a base that is none), NotFound, NotValid, NotSnapshot.
+        """
+        ...
+
+    def receive(self, request: ReceiveRequest, caller: Caller = LOCAL) -> AbstractAsyncContextManager[Upload]:
+        """Take in a send stream, plain or gzipped: into a new volume, or onto its base.
+
+        Entering raises what is wrong whatever comes: InvalidArgument ("need an
+        id"), NotValid, NotVolume, TemporarilyUnavailable.
         """
         ...

@@ -143,9 +143,9 @@ def claim_of(command: Command, state: State, view: View) -> Claim:
     """What ``command`` changes (exclusive) and leans on (shared), as the pool is now."""
     match command:
         case CreateVolume(name=name):
-            return Claim(exclusive=(_outermost_missing(name, view),))
+            return Claim(exclusive=(outermost_missing(name, view),))
         case CloneImage(name=name, image=image):
-            return Claim(exclusive=(_outermost_missing(name, view),), shared=(_leaning_on(image, state),))
+            return Claim(exclusive=(outermost_missing(name, view),), shared=(_leaning_on(image, state),))
         case DeleteDataset(name=name):
             return Claim(exclusive=(name,))
         case DeleteImage(image=image):
@@ -156,14 +156,14 @@ def claim_of(command: Command, state: State, view: View) -> Claim:
             return Claim(exclusive=(names.parent(name),))
         case CreateGuestDisks(guest=guest, disks=disks):
             images = sorted({_leaning_on(disk.image, state) for disk in disks if disk.image})
-            return Claim(exclusive=(_outermost_missing(names.guest(guest), view),), shared=tuple(images))
+            return Claim(exclusive=(outermost_missing(names.guest(guest), view),), shared=tuple(images))
         case DeleteGuestDisks(guest=guest):
             return Claim(exclusive=(names.guest(guest),))
         case _:
             assert_never(command)
 
 
-def _outermost_missing(name: str, view: View) -> str:
+def outermost_missing(name: str, view: View) -> str:
     """The subtree that making ``name`` brings into being: its first ancestor that is not there."""
     return next((above for above in names.ancestors(name) if above not in view), name)
 
@@ -201,24 +201,26 @@ def decide(command: Command, state: State, view: View) -> Settled | Plan:
             assert_never(command)
 
 
-def _guest_of(name: str) -> str:
+def guest_of(name: str) -> str:
+    """The guest that a dataset belongs to by its name, "" if to none."""
     parts = name.split("/")
     return parts[1] if parts[0] == names.GUESTS and len(parts) > 1 else ""
 
 
-def _missing_parents(name: str, view: View) -> list[NewDataset]:
+def missing_parents(name: str, view: View) -> list[NewParent]:
     """Parents to be made, outermost first. Raises NotValid when one is no file system."""
-    missing: list[NewDataset] = []
+    missing: list[NewParent] = []
     for above in names.ancestors(name):
         row = view.get(above)
         if row is None:
-            missing.append(NewParent(name=above, guest=_guest_of(above)))
+            missing.append(NewParent(name=above, guest=guest_of(above)))
         elif row.kind != "filesystem":
             raise NotValid(detail=f"{above} is a {row.kind}; nothing can be made below it")
     return missing
 
 
-def _check_free_name(name: str) -> None:
+def check_free_name(name: str) -> None:
+    """Raises NotValid unless ``name`` can be the name of a volume that no image is."""
     if "@" in name or name in ("", names.IMAGES, names.GUESTS):
         raise NotValid(detail=f"{name!r} cannot be the name of a volume")
     if names.is_within(name, names.IMAGES):
@@ -226,23 +228,24 @@ def _check_free_name(name: str) -> None:
 
 
 def _create_volume(command: CreateVolume, state: State, view: View) -> Settled | Plan:
-    _check_free_name(command.name)
+    check_free_name(command.name)
     row = view.get(command.name)
     if row is not None:
         if row.kind == "volume" and row.volsize == command.size and not row.origin:
             return Settled(rows=(row,))
-        raise AlreadyExists.named(command.name, detail=_what_is_there(row))
-    blank = NewBlank(name=command.name, size_bytes=command.size, guest=_guest_of(command.name))
+        raise AlreadyExists.named(command.name, detail=what_is_there(row))
+    blank = NewBlank(name=command.name, size_bytes=command.size, guest=guest_of(command.name))
     return Plan(
         method="CreateVolume",
         subject=command.name,
-        intent=CreateIntent(datasets=(*_missing_parents(command.name, view), blank)),
+        intent=CreateIntent(datasets=(*missing_parents(command.name, view), blank)),
         reserve_bytes=command.size,
         answer=(command.name,),
     )
 
 
-def _what_is_there(row: Dataset) -> str:
+def what_is_there(row: Dataset) -> str:
+    """For the detail of a refusal."""
     origin = f", a clone of {row.origin}" if row.origin else ""
     return (
         f"it is a {row.kind} of {row.volsize} bytes{origin}" if row.kind != "filesystem" else "a file system"
@@ -253,23 +256,23 @@ def _clone_image(command: CloneImage, state: State, view: View) -> Settled | Pla
     image = complete_image(command.image, state, view)
     if image is None:
         raise NotFound(detail=f"image {command.image}")
-    _check_free_name(command.name)
+    check_free_name(command.name)
     row = view.get(command.name)
     if row is not None:
         if row.origin == image.snapshot.name:
             return Settled(rows=(row,))
-        raise AlreadyExists.named(command.name, detail=_what_is_there(row))
+        raise AlreadyExists.named(command.name, detail=what_is_there(row))
     clone = NewClone(
         name=command.name,
         origin=_id(image.snapshot),
         size_bytes=image.snapshot.volsize,
         image=command.image,
-        guest=_guest_of(command.name),
+        guest=guest_of(command.name),
     )
     return Plan(
         method="CloneImage",
         subject=command.name,
-        intent=CreateIntent(datasets=(*_missing_parents(command.name, view), clone)),
+        intent=CreateIntent(datasets=(*missing_parents(command.name, view), clone)),
         reserve_bytes=image.snapshot.volsize,
         answer=(command.name,),
     )
@@ -348,7 +351,7 @@ def _create_snapshot(command: CreateSnapshot, state: State, view: View) -> Plan:
     return Plan(
         method="CreateSnapshot",
         subject=f"{top.name}@{command.snapshot}",
-        intent=SnapshotIntent(datasets=_ids(targets), snapshot=command.snapshot, guest=_guest_of(top.name)),
+        intent=SnapshotIntent(datasets=_ids(targets), snapshot=command.snapshot, guest=guest_of(top.name)),
         reserve_bytes=sum(_cost_of_snapshot(row) for row in targets),
         answer=tuple(wanted),
     )
@@ -438,13 +441,13 @@ def _create_guest_disks(command: CreateGuestDisks, state: State, view: View) -> 
             wanted.append(new)
             reserve += size
         elif not _is_same_disk(row, new):
-            raise AlreadyExists.named(new.name, detail=_what_is_there(row))
+            raise AlreadyExists.named(new.name, detail=what_is_there(row))
     if not wanted:
         return Settled(rows=tuple(row for name in answer if (row := view.get(name)) is not None))
     return Plan(
         method="CreateGuestDisks",
         subject=names.guest(command.guest),
-        intent=CreateIntent(datasets=(*_missing_parents(answer[0], view), *wanted)),
+        intent=CreateIntent(datasets=(*missing_parents(answer[0], view), *wanted)),
         reserve_bytes=reserve,
         answer=tuple(answer),
     )

@@ -17,6 +17,7 @@ from imagestore.events.catalogue import (
     DatasetCreated,
     DatasetDestroyed,
     DatasetId,
+    DatasetReceived,
     DatasetRolledBack,
     DestroyIntent,
     Event,
@@ -28,6 +29,7 @@ from imagestore.events.catalogue import (
     NewClone,
     NewDataset,
     NewParent,
+    ReceiveIntent,
     Role,
     RollbackIntent,
     SnapshotIntent,
@@ -50,7 +52,7 @@ def dataset_id(row: Dataset) -> DatasetId:
 def driver_command(operation: str, intent: Intent, *, force: bool) -> zpool.Command | None:
     """The one command that carries the intent out; None when there is nothing to do in the pool.
 
-    A fetch is no single command: the fetch queue carries it out.
+    What comes from outside is no single command: ``fetch`` and ``reception`` carry it out.
     """
     match intent:
         case CreateIntent(datasets=datasets):
@@ -72,7 +74,7 @@ def driver_command(operation: str, intent: Intent, *, force: bool) -> zpool.Comm
                 operation=operation,
                 force=force,
             )
-        case FetchIntent():
+        case FetchIntent() | ReceiveIntent():
             return None
         case _:
             assert_never(intent)
@@ -119,6 +121,8 @@ def facts(intent: Intent, operation: str, view: View) -> tuple[Event, ...]:
         case FetchIntent(image=image):
             volume = _row(names.image(image), view)
             return image_facts(image, volume, view)
+        case ReceiveIntent():
+            return _received(intent, operation, view)
         case _:
             assert_never(intent)
 
@@ -189,6 +193,30 @@ def _rolled_back(intent: RollbackIntent, view: View) -> tuple[Event, ...]:
         if (volume := volumes.get(names.parent(snapshot.name))) is not None
     )
     return (*map(destroyed, intent.newer), *rolled)
+
+
+def received_tags(operation: str, intent: ReceiveIntent) -> Tags:
+    """The tags of a new volume that a stream brings."""
+    kind: Role = "disk" if intent.disk else "volume"
+    return Tags(op=operation, kind=kind, image=intent.image, guest=intent.guest, disk=intent.disk)
+
+
+def _received(intent: ReceiveIntent, operation: str, view: View) -> tuple[Event, ...]:
+    """What a stream brought: a volume, or another state of one, and the operation's snapshots."""
+    volume = _row(intent.name, view)
+    came = [row for row in view.snapshots(volume.name) if row.tags.op == operation]
+    if intent.volume is None:
+        parents = named(view, [parent.name for parent in intent.parents])
+        made = [created(row) for row in parents if row.tags.op == operation]
+        return (*made, created(volume, intent.base), *map(created, came))
+    changed = DatasetReceived(
+        name=volume.name,
+        guid=volume.guid,
+        createtxg=volume.createtxg,
+        snapshot=dataset_id(came[-1]),
+        size_bytes=volume.volsize,
+    )
+    return (*map(created, came), changed)
 
 
 def named(view: View, wanted: Iterable[str]) -> tuple[Dataset, ...]:

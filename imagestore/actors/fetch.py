@@ -21,17 +21,15 @@ from imagestore.actors.decisions import Plan, complete_image
 from imagestore.actors.effects import RAW_SNAPSHOT, image_facts
 from imagestore.actors.imageservice import ImageAddress
 from imagestore.actors.operation import Operations
+from imagestore.actors.space import SpaceKeeper
 from imagestore.actors.transfer import Kind, Phase, Transferred, TransferSettings, transfer
 from imagestore.actors.zpool import Rename, Retag, ZpoolActor
 from imagestore.errors import AlreadyExists, FetchFailed, ImageStoreError, JournalError
 from imagestore.events.catalogue import FetchIntent, ImageFailed, ImageRequested
 from imagestore.model import Progress
-from imagestore.pools.base import Dataset, Receiver, Tags
+from imagestore.pools.base import Receiver, Tags
 
 _log = logging.getLogger(__name__)
-
-RESERVE_STEP_BYTES = 8 << 20
-"""A fetch reserves this much ahead of what has come: nobody knows how much an image unpacks to."""
 
 
 class Fetch(Struct, kw_only=True, eq=False):
@@ -107,7 +105,7 @@ async def _transfer(
     @asynccontextmanager
     async def sink(kind: Kind) -> AsyncIterator[Receiver]:
         async with _receiver(fetch, zpool, kind) as receiver:
-            yield _SpaceKeeper(receiver, zpool, fetch.operation)
+            yield SpaceKeeper(receiver, zpool, fetch.operation)
 
     try:
         address = ImageAddress(image=fetch.image, service=service)
@@ -125,34 +123,13 @@ async def _receiver(fetch: Fetch, zpool: ZpoolActor, kind: Kind) -> AsyncIterato
     tags = Tags(op=fetch.operation, kind="staging", image=fetch.image)
     snapshot_tags = Tags(op=fetch.operation, kind="snapshot", image=fetch.image)
     if kind == "stream":
-        opened = zpool.driver.receive_stream(name, tags, snapshot_tags=snapshot_tags)
+        opened = zpool.driver.receive_stream(name, tags, snapshot_tags=snapshot_tags, read_only=True)
     else:
-        opened = zpool.driver.receive_raw(name, tags, snapshot=RAW_SNAPSHOT, snapshot_tags=snapshot_tags)
+        opened = zpool.driver.receive_raw(
+            name, tags, snapshot=RAW_SNAPSHOT, snapshot_tags=snapshot_tags, read_only=True
+        )
     async with opened as receiver:
         yield receiver
-
-
-class _SpaceKeeper:
-    """A receiver that reserves a step of space ahead of what it takes."""
-
-    def __init__(self, receiver: Receiver, zpool: ZpoolActor, operation: str) -> None:
-        self._receiver = receiver
-        self._zpool = zpool
-        self._operation = operation
-        self._ahead = 0
-
-    async def feed(self, data: bytes | bytearray | memoryview) -> None:
-        if self._ahead < len(data):
-            self._ahead = max(RESERVE_STEP_BYTES, len(data))
-            await self._zpool.reserve(self._operation, self._ahead, renew=True)
-        self._ahead -= len(data)
-        await self._receiver.feed(data)
-
-    async def finish(self) -> tuple[Dataset, ...]:
-        return await self._receiver.finish()
-
-    async def abort(self) -> None:
-        await self._receiver.abort()
 
 
 async def _publish(fetch: Fetch, operations: Operations, transferred: Transferred) -> None:

@@ -16,7 +16,6 @@ Knows nothing of queues, journals or names in the pool.
 """
 
 import hashlib
-import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Literal
@@ -37,6 +36,7 @@ from imagestore.actors.imageservice import (
     parse_metadata,
     parse_service,
 )
+from imagestore.actors.unpacking import Unpacking
 from imagestore.errors import ContentRefused, FetchFailed, FetchUnreachable
 from imagestore.pools.base import Dataset, Receiver
 from imagestore.streams.content import Decoder, Piece
@@ -53,10 +53,6 @@ Called for every piece that comes (up to 256 KiB), so it must be quick; begins a
 BATCH_BYTES = 512 << 10
 """The body goes through hashing, decompression and the receiver in steps of about this size.
 Four transfers at full speed on two cores: 1 MiB is 10 % faster, and the event loop twice as late."""
-
-STEP_BYTES = 1 << 20
-"""So much of the image is decoded, and at most one piece of the decoder's more, before the
-receiver has to take it."""
 
 METADATA_BYTES = 64 << 10
 """Longer metadata is not the service's own form."""
@@ -209,12 +205,11 @@ class _Attempt:
         self._settings = settings
         self._progress = progress
         self._received_bytes = 0
-        self._image_bytes = 0
         self._total: int | None = None
         self._broken: MayPass | FetchFailed | None = None
         self._digest = hashlib.sha256()
         self._decoder = Decoder()
-        self._threads = _threads()
+        self._unpacking = Unpacking(limit_bytes=settings.max_image_bytes)
 
     async def run(self, service: ServiceAddress) -> Transferred:
         """Raises MayPass for what is worth another try, else as :func:`transfer`."""
@@ -349,46 +344,13 @@ class _Attempt:
         """
         more = True
         while more:
-            data, more = await trio.to_thread.run_sync(self._step, work, limiter=self._threads)
+            data, more = await self._unpacking.step(work)
             if receiver is None and self._decoder.kind is not None:
                 receiver = await stack.enter_async_context(self._sink(self._decoder.kind))
             if data:
                 assert receiver is not None
                 await receiver.feed(data)
         return receiver
-
-    def _step(self, work: Iterator[Piece]) -> tuple[Piece, bool]:
-        """About STEP_BYTES of the image, and whether there may be more: a small body can hold a huge one."""
-        pieces: list[Piece] = []
-        size = 0
-        more = False
-        limit = self._settings.max_image_bytes
-        for piece in work:
-            pieces.append(piece)
-            size += len(piece)
-            self._image_bytes += len(piece)
-            if limit is not None and self._image_bytes > limit:
-                raise ContentRefused(f"image is over the limit of {limit} bytes")
-            if size >= STEP_BYTES:
-                more = True
-                break
-        # One copy here is cheaper than a receiver's thread woken for every piece.
-        return (pieces[0] if len(pieces) == 1 else b"".join(pieces)), more
-
-
-_limiter = trio.lowlevel.RunVar[trio.CapacityLimiter]("imagestore transfers")
-
-
-def _threads() -> trio.CapacityLimiter:
-    """All transfers together hash and unpack on every processor but one, which is the event loop's.
-
-    With one thread a transfer, four of them made the loop three times as late, and were not faster.
-    """
-    try:
-        return _limiter.get()
-    except LookupError:
-        _limiter.set(trio.CapacityLimiter(max(1, len(os.sched_getaffinity(0)) - 1)))
-        return _limiter.get()
 
 
 def _load_client() -> None:

@@ -2,8 +2,8 @@
 
 Pure functions of (operation, view).  One rule: effect whole -> finish it;
 deletion -> go on, by identity; fetch -> queued again under its id; anything
-else -> undo it and record it as failed.  A rollback is never repeated: its
-mark on the volumes tells whether it happened.
+else -> undo it and record it as failed.  A rollback is never repeated, nor a
+stream onto a volume: their mark on the volumes tells whether it happened.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,6 +21,7 @@ from imagestore.events.catalogue import (
     Event,
     FetchIntent,
     ImageDeleted,
+    ReceiveIntent,
     RollbackIntent,
     SnapshotIntent,
 )
@@ -84,6 +85,8 @@ def verdict(record: OperationRecord, view: View) -> Verdict:
             if record.attempts >= MAX_ATTEMPTS:
                 return Undo(targets=(), reason=GAVE_UP)
             return Requeue()
+        case ReceiveIntent():
+            return _received(record, intent, view)
         case _:
             assert_never(intent)
 
@@ -94,6 +97,18 @@ def _made(record: OperationRecord, wanted: list[str], view: View) -> Verdict:
     if len(made) == len(wanted):
         return Finish(facts=facts(record.intent, record.id, view))
     return Undo(targets=tuple(row.target for row in reversed(made)), reason=INTERRUPTED)
+
+
+def _received(record: OperationRecord, intent: ReceiveIntent, view: View) -> Finish | Undo:
+    """A new volume got its name, with its tag, when it was whole; one that was there got the mark."""
+    row = view.get(intent.name)
+    if row is not None:
+        mark = row.tags.op if intent.volume is None else row.tags.last
+        if mark == record.id:
+            return Finish(facts=facts(intent, record.id, view))
+    parents = [view.get(parent.name) for parent in reversed(intent.parents)]
+    made = tuple(row.target for row in parents if row is not None and row.tags.op == record.id)
+    return Undo(targets=made, reason=INTERRUPTED)
 
 
 def _still_there(datasets: Sequence[DatasetId], view: View) -> Mapping[Identity, Dataset]:

@@ -333,6 +333,10 @@ class ZpoolActor:
         """
         return await self._mailbox.ask(lambda reply: Execute(command=command, reply=reply))
 
+    def received(self, rows: Sequence[Dataset]) -> None:
+        """Take into the view what a receiver of the driver has made visible."""
+        self.view.put(rows)
+
     async def discard(self, rows: Sequence[Dataset]) -> None:
         """Destroy what a change that failed has made; if a part is gone already, the next start does it."""
         with contextlib.suppress(NotFound):

@@ -14,6 +14,7 @@ from imagestore.events.catalogue import (
     DatasetDestroyed,
     DatasetId,
     DatasetLost,
+    DatasetReceived,
     DatasetRenamed,
     DatasetRolledBack,
     DestroyIntent,
@@ -32,6 +33,7 @@ from imagestore.events.catalogue import (
     OperationResumed,
     OperationStarted,
     PoolAttached,
+    ReceiveIntent,
     RollbackIntent,
     SnapshotIntent,
 )
@@ -60,6 +62,8 @@ def describe(event: Event) -> str:
             return f"{event.name} is now {event.new_name}"
         case DatasetRolledBack():
             return f"{event.name} is {event.snapshot.name} again"
+        case DatasetReceived():
+            return f"{event.name} is now {event.snapshot.name}"
         case DatasetLost():
             return f"{event.name} is no longer in the pool; somebody else removed it"
         case ImageRequested():
@@ -94,6 +98,9 @@ def describe_intent(intent: Intent) -> str:
             return f"go back to {_names(intent.snapshots)}{newer}"
         case FetchIntent():
             return f"fetch {intent.image}" + (f" from {intent.source}" if intent.source else "")
+        case ReceiveIntent():
+            base = f" from {intent.base.name}" if intent.base is not None else ""
+            return f"receive {intent.name}{base}"
         case _:
             assert_never(intent)
 
@@ -115,7 +122,7 @@ def datasets_of(event: Event) -> Iterator[str]:
             yield from (dataset.name for dataset in event.left_behind)
         case DatasetRenamed():
             yield from (event.name, event.new_name)
-        case DatasetCreated() | DatasetDestroyed() | DatasetRolledBack() | DatasetLost():
+        case DatasetCreated() | DatasetDestroyed() | DatasetRolledBack() | DatasetReceived() | DatasetLost():
             yield event.name
         case ImageCompleted():
             yield from (event.volume.name, event.snapshot.name)
@@ -139,6 +146,8 @@ def _datasets_of_intent(intent: Intent) -> Iterator[str]:
             yield from (dataset.name for dataset in (*intent.volumes, *intent.snapshots, *intent.newer))
         case FetchIntent():
             yield f"{IMAGES}/{intent.image}"
+        case ReceiveIntent():
+            yield from (*(parent.name for parent in intent.parents), intent.name)
         case _:
             assert_never(intent)
 
@@ -148,7 +157,7 @@ def images_of(event: Event) -> Iterator[str]:
     match event:
         case ImageRequested() | ImageCompleted() | ImageFailed() | ImageDeleted() | DatasetCreated():
             yield event.image
-        case OperationStarted(intent=FetchIntent() | DestroyIntent() as intent):
+        case OperationStarted(intent=FetchIntent() | DestroyIntent() | ReceiveIntent() as intent):
             yield intent.image
         case OperationStarted(intent=CreateIntent() as intent):
             yield from (new.image for new in intent.datasets if isinstance(new, NewClone))

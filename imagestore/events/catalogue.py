@@ -107,7 +107,25 @@ class FetchIntent(_Record, frozen=True, kw_only=True, tag="fetch", tag_field="in
     type: str = ""
 
 
-Intent = CreateIntent | SnapshotIntent | DestroyIntent | RollbackIntent | FetchIntent
+class ReceiveIntent(_Record, frozen=True, kw_only=True, tag="receive", tag_field="intent"):
+    """Bring a send stream in: onto ``volume``, or as the new volume ``name`` when that is None.
+
+    ``base`` is the snapshot that the stream is from: the newest of ``volume``,
+    or the origin of a new clone; None for a full stream.  A new volume grows
+    as ``staging`` until it is whole; ``parents`` are made before it gets its name.
+    """
+
+    name: str
+    staging: str
+    volume: DatasetId | None = None
+    base: DatasetId | None = None
+    parents: tuple[NewParent, ...] = ()
+    image: str = ""
+    guest: str = ""
+    disk: str = ""
+
+
+Intent = CreateIntent | SnapshotIntent | DestroyIntent | RollbackIntent | FetchIntent | ReceiveIntent
 
 
 # --- operations ----------------------------------------------------------------
@@ -177,6 +195,16 @@ class DatasetRenamed(_Record, frozen=True, kw_only=True, tag="dataset-renamed", 
 
 class DatasetRolledBack(_Record, frozen=True, kw_only=True, tag="dataset-rolled-back", tag_field="event"):
     """The volume's content is that of ``snapshot`` again."""
+
+    name: str
+    guid: UInt64
+    createtxg: UInt64
+    snapshot: DatasetId
+    size_bytes: int = 0
+
+
+class DatasetReceived(_Record, frozen=True, kw_only=True, tag="dataset-received", tag_field="event"):
+    """A stream came onto the volume: its content is that of ``snapshot``, which came last."""
 
     name: str
     guid: UInt64
@@ -259,6 +287,7 @@ Event = (
     | DatasetDestroyed
     | DatasetRenamed
     | DatasetRolledBack
+    | DatasetReceived
     | DatasetLost
     | ImageRequested
     | ImageCompleted

@@ -16,6 +16,7 @@ from imagestore.events.catalogue import (
     DatasetId,
     DatasetKind,
     DatasetLost,
+    DatasetReceived,
     DatasetRenamed,
     DatasetRolledBack,
     Envelope,
@@ -155,7 +156,7 @@ def apply(state: State, envelope: Envelope) -> None:
                 del state.datasets[event.name]
         case DatasetRenamed():
             _rename(state, event)
-        case DatasetRolledBack():
+        case DatasetRolledBack() | DatasetReceived():
             record = state.owned(event.name, event.guid, event.createtxg)
             if record is not None:
                 record.size_bytes = event.size_bytes

@@ -1,7 +1,8 @@
 """The ASGI application: who answers which path, and what every request goes through.
 
-Owns the order of things: the request's body is read whole, within a limit and
-a time, before anybody sees the request; then the RPC path goes to
+Owns the order of things: uploads go to :mod:`imagestore.http.uploads`, which
+reads their bodies piece by piece; any other request's body is read whole,
+within a limit and a time, before anybody sees the request; then the RPC path goes to
 :mod:`imagestore.http.rpc`, downloads to :mod:`imagestore.http.downloads`, and
 everything else to the Quart application, which has the health endpoints and is
 where pages, feeds and metrics belong.
@@ -13,7 +14,7 @@ from quart import Response
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
-from imagestore.http import downloads, rpc
+from imagestore.http import downloads, rpc, uploads
 from imagestore.http.answer import Answer, text_answer
 from imagestore.http.exchange import Exchange
 from imagestore.http.settings import HttpSettings
@@ -46,6 +47,9 @@ class Application:
 
     async def _serve(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         exchange = Exchange(scope, send)
+        if exchange.path == uploads.PATH:
+            await uploads.serve_receive(self._service, exchange, receive, self._settings)
+            return
         try:
             body = await read_body(
                 receive,
@@ -56,11 +60,11 @@ class Application:
         except ClientGone:
             return
         except BodyTooLarge:
-            await exchange.refuse_body(await self._too_large(exchange))
+            await exchange.refuse_body(await self._too_large(exchange), receive)
             return
         except BodyTooSlow:
             text = f"request body took over {self._settings.body_seconds:g} seconds\n"
-            await exchange.refuse_body(text_answer(408, text))
+            await exchange.refuse_body(text_answer(408, text), receive)
             return
         if exchange.path == rpc.PATH:
             await self._serve_rpc(exchange, body)

@@ -7,10 +7,11 @@ who asks.  The endpoints that do not go through Quart get an
 
 from urllib.parse import urlsplit
 
-from hypercorn.typing import ASGISendCallable, HTTPScope
+import trio
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 
 from imagestore.http.answer import Answer
-from imagestore.http.shims import BoundedStream
+from imagestore.http.shims import BoundedStream, drop_rest
 from imagestore.service import Caller
 
 CONNECTION = "imagestore.connection"
@@ -56,10 +57,12 @@ class Exchange:
         """Send ``answer``, headers and body in one packet."""
         await self._send(answer, answer.all_headers())
 
-    async def refuse_body(self, answer: Answer) -> None:
+    async def refuse_body(self, answer: Answer, receive: ASGIReceiveCallable) -> None:
         """Send ``answer`` although the request's body is not whole, and close."""
         self.connection.lingers = True
-        await self._send(answer, [*answer.all_headers(), (b"connection", b"close")])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(drop_rest, receive)
+            await self._send(answer, [*answer.all_headers(), (b"connection", b"close")])
 
     async def _send(self, answer: Answer, headers: list[tuple[bytes, bytes]]) -> None:
         self.connection.hold_next()

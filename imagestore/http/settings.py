@@ -15,6 +15,9 @@ class HttpSettings(Struct, frozen=True, kw_only=True):
     stall_seconds: float = 300.0
     """A client that takes nothing for so long is cut off."""
 
+    least_upload_bytes: int = 64 << 10
+    """A client that sends less in ``stall_seconds`` of waiting for it is cut off."""
+
     keep_alive_seconds: float = 60.0
     """An idle connection, or one whose request headers are not whole, is closed after this."""
 

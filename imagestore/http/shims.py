@@ -13,6 +13,8 @@ its test passes without it:
   bytes provoke can overtake the refusal.
 * :func:`read_body`: Quart takes in request bodies without back-pressure and
   counts only what is unread; bodies are read here, counted, and timed.
+* :func:`drop_rest`: Hypercorn's reader waits for ever in the queue of a request
+  that was answered and not read to its end, and the connection with it.
 * :func:`replay`: hands a body that was read to an application that reads it again.
 
 TCP_USER_TIMEOUT is not among them: :class:`BoundedStream` bounds every send in
@@ -201,6 +203,12 @@ async def read_body(
             if not message.get("more_body", False):
                 return pieces[0] if len(pieces) == 1 else b"".join(pieces)
     raise BodyTooSlow
+
+
+async def drop_rest(receive: ASGIReceiveCallable) -> None:
+    """Take what is left of a request out of its queue, until the connection is told to be closed."""
+    while (await receive())["type"] == "http.request":
+        pass
 
 
 def replay(body: bytes, receive: ASGIReceiveCallable) -> ASGIReceiveCallable:

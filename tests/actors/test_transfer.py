@@ -13,7 +13,6 @@ import trio.testing
 from imagestore.actors.imageservice import ImageAddress
 from imagestore.actors.transfer import (
     BATCH_BYTES,
-    STEP_BYTES,
     Phase,
     Transferred,
     TransferSettings,
@@ -21,6 +20,7 @@ from imagestore.actors.transfer import (
     after_failure,
     transfer,
 )
+from imagestore.actors.unpacking import STEP_BYTES
 from imagestore.errors import ContentRefused, FetchFailed, FetchUnreachable, ImageStoreError, NoSpace
 from imagestore.streams.content import OUTPUT_BYTES
 from tests.imageservice import (

@@ -14,6 +14,7 @@ from imagestore.events.catalogue import (
     CreateIntent,
     DatasetCreated,
     DatasetDestroyed,
+    DatasetReceived,
     DatasetRolledBack,
     DestroyIntent,
     FetchIntent,
@@ -22,11 +23,12 @@ from imagestore.events.catalogue import (
     Intent,
     NewBlank,
     NewParent,
+    ReceiveIntent,
     RollbackIntent,
     SnapshotIntent,
 )
 from imagestore.events.state import OperationRecord
-from imagestore.pools.base import Tags
+from imagestore.pools.base import Dataset, Tags
 from tests.actors.rows import MIB, dataset_id, row, view_of
 
 OURS = Tags(op="op")
@@ -114,6 +116,41 @@ def test_a_rollback_is_never_repeated_its_mark_tells_whether_it_happened() -> No
     ruling = judge(intent, view_of(marked, snapshot))
     assert isinstance(ruling, Finish)
     assert isinstance(ruling.facts[0], DatasetRolledBack)
+
+
+NEW = ReceiveIntent(name="a/v", staging="images/.staging-op", parents=(NewParent(name="a"),))
+
+
+def test_a_stream_that_got_its_name_is_finished_with_all_that_it_brought() -> None:
+    volume = row("a/v", volsize=MIB, tags=Tags(op="op", kind="volume"))
+    came, foreign = row("a/v@s", volsize=MIB, tags=OURS), row("a/v@cron", volsize=MIB)
+    ruling = judge(NEW, view_of(row("a", tags=OURS), volume, came, foreign))
+    assert isinstance(ruling, Finish)
+    assert [fact.name for fact in ruling.facts if isinstance(fact, DatasetCreated)] == ["a", "a/v", "a/v@s"]
+
+
+@pytest.mark.parametrize("taken", [[], [row("a/v", volsize=MIB, tags=Tags(op="another"))]])
+def test_a_stream_that_did_not_get_its_name_leaves_no_parent(taken: list[Dataset]) -> None:
+    ruling = judge(NEW, view_of(row("a", tags=OURS), *taken))
+    assert isinstance(ruling, Undo)
+    assert [target.name for target in ruling.targets] == ["a"]
+    assert judge(NEW, view_of(row("a"))) == Undo(targets=(), reason=ruling.reason)
+
+
+def test_a_stream_onto_a_volume_is_never_repeated_its_mark_tells_whether_it_came() -> None:
+    volume, base = row("v", volsize=MIB), row("v@a", volsize=MIB, createtxg=5)
+    intent = ReceiveIntent(
+        name="v", staging="images/.staging-op", volume=dataset_id(volume), base=dataset_id(base)
+    )
+    came = row("v@b", volsize=MIB, createtxg=6, tags=OURS)
+    assert isinstance(judge(intent, view_of(volume, base)), Undo)
+    marked = row("v", volsize=2 * MIB, tags=Tags(last="op"))
+    ruling = judge(intent, view_of(marked, base, came))
+    assert isinstance(ruling, Finish)
+    made, received = ruling.facts
+    assert isinstance(made, DatasetCreated)
+    assert isinstance(received, DatasetReceived)
+    assert (made.name, received.snapshot, received.size_bytes) == ("v@b", dataset_id(came), 2 * MIB)
 
 
 FETCH = FetchIntent(image="i", staging="images/.staging-op")

@@ -14,6 +14,7 @@ from imagestore.events.catalogue import (
     CreateIntent,
     DatasetCreated,
     DatasetId,
+    DatasetReceived,
     DestroyIntent,
     Event,
     FetchIntent,
@@ -26,6 +27,7 @@ from imagestore.events.catalogue import (
     OperationResumed,
     OperationStarted,
     PoolAttached,
+    ReceiveIntent,
     RollbackIntent,
     SnapshotIntent,
 )
@@ -330,6 +332,16 @@ async def test_all_offline_verbs_work_beside_a_store_that_writes(tmp_path: Path,
             ),
             "RollbackSnapshot a: go back to images/deb12@made, destroying images/deb12@made",
         ),
+        (
+            OperationStarted(
+                method="ReceiveVolume",
+                subject="v",
+                intent=ReceiveIntent(name="v", staging="x", base=ORIGIN),
+                force=True,
+            ),
+            "ReceiveVolume v: receive v from images/deb12@made, forced",
+        ),
+        (DatasetReceived(name="v", guid=1, createtxg=2, snapshot=ORIGIN), "v is now images/deb12@made"),
         (
             OperationFinished(outcome="failed", error="e", left_behind=(ORIGIN,)),
             "failed: e; left behind: images/deb12@made",

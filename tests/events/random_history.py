@@ -10,6 +10,7 @@ from imagestore.events.catalogue import (
     DatasetDestroyed,
     DatasetId,
     DatasetLost,
+    DatasetReceived,
     DatasetRenamed,
     DatasetRolledBack,
     DestroyIntent,
@@ -29,6 +30,7 @@ from imagestore.events.catalogue import (
     OperationResumed,
     OperationStarted,
     PoolAttached,
+    ReceiveIntent,
     RollbackIntent,
     SnapshotIntent,
 )
@@ -120,6 +122,16 @@ class RandomHistory:
             DestroyIntent(datasets=ids, image=chance.choice(["", "alpine"])),
             RollbackIntent(snapshots=ids, volumes=ids, newer=ids),
             FetchIntent(image="alpine", staging="images/.staging-1", source="", type="kvm"),
+            ReceiveIntent(
+                name=name,
+                staging="images/.staging-2",
+                volume=chance.choice([None, ids[0]]),
+                base=chance.choice([None, ids[-1]]),
+                parents=(NewParent(name="guests/g", guest="g"),),
+                image="alpine",
+                guest="g",
+                disk="0",
+            ),
         ]
         return OperationStarted(
             method="Method",
@@ -160,7 +172,8 @@ class RandomHistory:
                 guid=record.guid,
                 createtxg=record.createtxg,
             )
-        return DatasetRolledBack(
+        kinds: list[type[DatasetRolledBack | DatasetReceived]] = [DatasetRolledBack, DatasetReceived]
+        return chance.choice(kinds)(
             name=record.name,
             guid=record.guid,
             createtxg=record.createtxg,

@@ -14,6 +14,7 @@ from imagestore.events.catalogue import (
     DatasetDestroyed,
     DatasetId,
     DatasetLost,
+    DatasetReceived,
     DatasetRenamed,
     DatasetRolledBack,
     Envelope,
@@ -213,6 +214,13 @@ def test_a_rollback_brings_the_size_of_then_back() -> None:
     assert fold(created("a", 1), created("a@s", 2), back).datasets["a"].size_bytes == 512
 
 
+def test_a_stream_onto_a_volume_brings_its_size() -> None:
+    came = DatasetReceived(
+        name="a", guid=1, createtxg=10, snapshot=DatasetId(name="a@s", guid=2, createtxg=20), size_bytes=8192
+    )
+    assert fold(created("a", 1), created("a@s", 2), came).datasets["a"].size_bytes == 8192
+
+
 def test_only_the_same_name_guid_and_createtxg_together_are_ours() -> None:
     state = fold(created("a", 1))
     assert state.owned("a", 1, 10) is state.datasets["a"]
@@ -329,6 +337,13 @@ HISTORY: tuple[Event, ...] = (
         createtxg=30,
         snapshot=DatasetId(name="volume@s", guid=4, createtxg=40),
         size_bytes=4096,
+    ),
+    DatasetReceived(
+        name="volume",
+        guid=3,
+        createtxg=30,
+        snapshot=DatasetId(name="volume@s", guid=4, createtxg=40),
+        size_bytes=8192,
     ),
     OperationFinished(outcome="succeeded"),
     DatasetDestroyed(name="volume@s", guid=4, createtxg=40),

@@ -15,6 +15,8 @@ from imagestore.model import (
     Image,
     ImageRequest,
     ImageResponse,
+    ReceiveRequest,
+    ReceiveResponse,
     Snapshot,
     SnapshotRequest,
     SnapshotResponse,
@@ -22,7 +24,7 @@ from imagestore.model import (
     VolumeRequest,
     VolumeResponse,
 )
-from imagestore.service import LOCAL, Caller, Download, Readiness
+from imagestore.service import LOCAL, Caller, Download, Readiness, Upload
 
 
 class MemoryStore:
@@ -38,6 +40,8 @@ class MemoryStore:
         self.callers: list[Caller] = []
         self.ready = Readiness(ready=True)
         self.open_downloads = 0
+        self.open_uploads = 0
+        self.received: dict[str, bytes] = {}
 
     def readiness(self) -> Readiness:
         return self.ready
@@ -223,6 +227,26 @@ class MemoryStore:
         finally:
             self.open_downloads -= 1
 
+    # --- uploads
+
+    def receive(self, request: ReceiveRequest, caller: Caller = LOCAL) -> AbstractAsyncContextManager[Upload]:
+        return self._receive(request, caller)
+
+    @asynccontextmanager
+    async def _receive(self, request: ReceiveRequest, caller: Caller) -> AsyncIterator[Upload]:
+        name = names.parse(request.id, self.pool_name)
+        if name in self.received and not request.force:
+            raise errors.AlreadyExists.named(name, detail="it is\nthere")
+        self.callers.append(caller)
+        self.open_uploads += 1
+        try:
+            yield self.upload(name)
+        finally:
+            self.open_uploads -= 1
+
+    def upload(self, name: str) -> Upload:
+        return MemoryUpload(self, name)
+
     async def chunks(self, name: str) -> AsyncGenerator[bytes | memoryview, None]:
         """The content of a snapshot, in pieces."""
         content = self.snapshots[name]
@@ -237,3 +261,23 @@ async def _behind(
         if offset < len(piece):
             yield piece[offset:]
         offset = max(0, offset - len(piece))
+
+
+class MemoryUpload:
+    """Keeps what comes; the store has it when it is finished."""
+
+    def __init__(self, store: MemoryStore, name: str) -> None:
+        self.store = store
+        self.name = name
+        self.came = bytearray()
+
+    async def feed(self, data: bytes) -> None:
+        self.came += data
+
+    async def finish(self) -> ReceiveResponse:
+        self.store.received[self.name] = bytes(self.came)
+        full = names.full(self.name, self.store.pool_name)
+        return ReceiveResponse(
+            volume=Volume(id=full, size=1, device=f"/mem/{full}"),
+            snapshots=(Snapshot(id=f"{full}@s", size=0),),
+        )

@@ -1,0 +1,51 @@
+"""What a stream says of itself before its content: which snapshot it brings first, and from which base.
+
+Nothing here is vouched for yet: the checker judges the same bytes again.  Pure.
+"""
+
+from imagestore.errors import StreamError
+from imagestore.streams import records
+from imagestore.streams.decoding import decode
+from imagestore.streams.records import HEADER_BYTES, Begin, End
+from imagestore.streams.rules import parse_name
+from imagestore.streams.snapshot import SnapshotInfo
+
+
+def heading_of(start: bytes | bytearray) -> SnapshotInfo | None:
+    """The first snapshot that a stream brings; its sizes are 0, the content will tell.
+
+    ``start`` is the stream's beginning; None when it is too short.  A package
+    is seen through: its own header and what it lists come first.
+
+    Raises:
+        StreamError: this is the beginning of no stream that could be taken.
+    """
+    with memoryview(start) as view:
+        begin = _begin_at(view, 0)
+        if begin is not None and begin.header_type == records.PACKAGE:
+            end_at = HEADER_BYTES + begin.payload_bytes
+            if len(view) < end_at + HEADER_BYTES:
+                return None
+            if not isinstance(decode(view, end_at), End):
+                raise StreamError("the package's header does not end with END")
+            begin = _begin_at(view, end_at + HEADER_BYTES)
+    if begin is None:
+        return None
+    return SnapshotInfo(
+        name=parse_name(begin.toname),
+        guid=begin.toguid,
+        volsize=0,
+        volblocksize=0,
+        creation_seconds=begin.creation_seconds,
+        from_guid=begin.fromguid,
+        is_clone=bool(begin.flags & records.FLAG_CLONE),
+    )
+
+
+def _begin_at(view: memoryview, at: int) -> Begin | None:
+    if len(view) < at + HEADER_BYTES:
+        return None
+    record = decode(view, at)
+    if not isinstance(record, Begin):
+        raise StreamError(f"{records.type_name(record)} stands where BEGIN must; this is no send stream")
+    return record
