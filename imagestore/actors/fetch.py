@@ -24,7 +24,7 @@ from imagestore.actors.operation import Operations
 from imagestore.actors.space import SpaceKeeper
 from imagestore.actors.transfer import Kind, Phase, Transferred, TransferSettings, transfer
 from imagestore.actors.zpool import Rename, Retag, ZpoolActor
-from imagestore.errors import AlreadyExists, FetchFailed, ImageStoreError, JournalError
+from imagestore.errors import AlreadyExists, FetchFailed, ImageStoreError
 from imagestore.events.catalogue import FetchIntent, ImageFailed, ImageRequested
 from imagestore.model import Progress
 from imagestore.pools.base import Receiver, Tags
@@ -79,8 +79,6 @@ async def carry_out(
         transferred = await _transfer(fetch, operations, service, settings)
         with trio.CancelScope(shield=True):
             await _publish(fetch, operations, transferred)
-    except JournalError:
-        raise  # the image may stand whole in the pool: the next life ends the operation
     except ImageStoreError as error:
         with trio.CancelScope(shield=True):
             await _fail(fetch, operations, error)

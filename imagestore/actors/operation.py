@@ -93,6 +93,8 @@ class Operations:
         self.new_id = new_id
         self.trace = trace
         self.read_only_reason = ""
+        self._unknown: set[str] = set()
+        """Operations whose outcome the journal refused. Few: nothing begins any more then."""
         zpool.check_writable = self.check_writable
 
     @property
@@ -204,11 +206,15 @@ class Operations:
         """Append the last events of an operation; a journal that refuses them makes the store read-only.
 
         Raises:
-            OutcomeUnknown: the pool was changed and the journal could not say so.
+            OutcomeUnknown: the pool was changed and the journal could not say so; it
+                will not be told anything else of this operation in this life either.
         """
+        if operation in self._unknown:
+            raise OutcomeUnknown(self.read_only_reason)
         try:
             await self.record(operation, events, principal=principal)
         except (JournalError, ReadOnly) as error:
+            self._unknown.add(operation)
             self.read_only_reason = f"the outcome of {operation} could not be journaled: {error}"
             _log.critical("%s; the store is read-only until it is restarted", self.read_only_reason)
             raise OutcomeUnknown(self.read_only_reason) from error

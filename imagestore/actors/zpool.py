@@ -175,6 +175,7 @@ class ZpoolActor:
 
     async def _reserve(self, message: Reserve) -> None:
         try:
+            self.check_writable()
             space = await self.driver.space()
             if message.reply.abandoned:
                 return  # its claim may have ended already: nobody would release the reservation

@@ -5,10 +5,11 @@ from msgspec.structs import replace
 
 from imagestore.actors.base import NO_DEADLINE
 from imagestore.actors.commands import CreateSnapshot, CreateVolume, DeleteDataset, DeleteSnapshot
+from imagestore.actors.decisions import Plan
 from imagestore.actors.operation import Operations
 from imagestore.actors.zpool import ZpoolActor
-from imagestore.errors import ImageStoreError, NotFound, OutcomeUnknown, ReadOnly
-from imagestore.events.catalogue import Event, OperationFinished, OperationStarted
+from imagestore.errors import ImageStoreError, NotFound, OutcomeUnknown, ReadOnly, Rejected
+from imagestore.events.catalogue import CreateIntent, Event, OperationFinished, OperationStarted
 from imagestore.events.settings import Failure
 from imagestore.pools.base import Dataset, PoolDriver
 from tests.actors.memory_journal import MemoryJournal
@@ -126,3 +127,35 @@ async def test_a_volume_is_read_again_when_its_snapshot_goes(
     assert zpool.view.get("v") == now
     await operations.perform(DeleteDataset(name="v"), principal="test", deadline=NO_DEADLINE)
     assert "v" not in zpool.view
+
+
+async def test_an_operation_whose_outcome_was_refused_is_not_ended_otherwise(
+    operations: Operations, journal: MemoryJournal
+) -> None:
+    """Whoever cleans up after the error would journal a failure of what stands in the pool."""
+    plan = Plan(method="CreateVolume", subject="v", intent=CreateIntent(datasets=()))
+    for operation in ("one", "other"):
+        await operations.begin(operation, plan, principal="test")
+
+    def refuse(events: list[Event]) -> None:
+        raise Rejected("disk full")
+
+    accept, journal.fault = journal.fault, refuse
+    with pytest.raises(OutcomeUnknown):
+        await operations.finish("one", (), principal="test")
+    journal.fault = accept
+    with pytest.raises(OutcomeUnknown):
+        await operations.fail("one", NotFound(), principal="test")
+    await operations.finish("other", (), principal="test")
+    assert list(operations.state.operations) == ["one"]
+
+
+async def test_nothing_more_comes_into_the_pool_once_the_journal_failed(
+    operations: Operations, journal: MemoryJournal, zpool: ZpoolActor
+) -> None:
+    await zpool.reserve("op", MIB)
+    journal.failed = Failure(reason="EIO", seq=0)
+    with pytest.raises(ReadOnly):
+        await zpool.reserve("op", MIB, renew=True)
+    await zpool.reserve("op", 0)
+    assert zpool.ledger.reserved_bytes == 0
