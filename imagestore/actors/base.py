@@ -2,7 +2,7 @@
 
 Owns the rules of a conversation.  A mailbox is a bounded memory channel with
 one reader.  Inside the store a sender awaits (``ask``), which is the
-back-pressure; at the edge a full mailbox is refused at once (``ask_nowait``).
+back-pressure; at the edge a full mailbox is refused at once (``post_nowait``).
 
 A reply is an event plus an outcome, set synchronously: an asker that has gone
 away cannot stall the actor that answers.  Cancelling an asker never cancels
@@ -106,12 +106,6 @@ class Mailbox(Generic[Message]):
         reply: Reply[Answer] = Reply()
         await self.post(message(reply))
         return await reply.wait()
-
-    def ask_nowait(self, message: Callable[[Reply[Answer]], Message]) -> Reply[Answer]:
-        """Post ``message(reply)`` if there is room; the reply is to be awaited by the caller."""
-        reply: Reply[Answer] = Reply()
-        self.post_nowait(message(reply))
-        return reply
 
 
 def deadline_in(timeout: float | None) -> float:

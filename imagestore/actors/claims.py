@@ -49,10 +49,6 @@ class ClaimTable(Generic[Holder]):
     def __len__(self) -> int:
         return len(self._granted) + len(self._waiting)
 
-    @property
-    def granted(self) -> Sequence[Claim]:
-        return tuple(self._granted.values())
-
     def request(self, holder: Holder, claim: Claim) -> bool:
         """Ask for ``claim``. True: granted at once; False: it waits for :meth:`release`."""
         if self._stands_free(claim, before=None):

@@ -208,10 +208,11 @@ class ZpoolActor:
         match command:
             case Create():
                 rows = await self.driver.create(command.creations)
-                self._put_made(rows)
+                self._put_made(rows, rows[0].tags.op)
             case TakeSnapshot():
                 rows = await self.driver.snapshot(command.datasets, command.snapshot, command.tags)
-                self._put_made((*rows, *await self._again(names.parent(row.name) for row in rows)))
+                again = await self._again(names.parent(row.name) for row in rows)
+                self._put_made((*rows, *again), command.tags.op)
             case Destroy():
                 await self.driver.destroy(command.targets, force=command.force)
                 self.view.remove(target.name for target in command.targets)
@@ -227,6 +228,7 @@ class ZpoolActor:
             case Rename():
                 rows = await self.driver.rename(command.target, command.name)
                 self.view.remove([row.name for row in self.view.under(command.target.name)])
+                self._put_made(rows, rows[0].tags.op)
             case Retag():
                 rows = (await self.driver.tag(command.target, command.tags),)
             case _:
@@ -234,11 +236,11 @@ class ZpoolActor:
         self.view.put(rows)
         return tuple(rows)
 
-    def _put_made(self, rows: Sequence[Dataset]) -> None:
-        """Put rows of which an operation made the first; what they promise is reserved no longer."""
+    def _put_made(self, rows: Sequence[Dataset], operation: str) -> None:
+        """Put rows that an operation made; what they promise is reserved no longer."""
         before = self.view.promised_bytes
         self.view.put(rows)
-        self.ledger.hand_over(rows[0].tags.op, self.view.promised_bytes - before)
+        self.ledger.hand_over(operation, self.view.promised_bytes - before)
 
     async def _again(self, changed: Iterable[str]) -> list[Dataset]:
         """Rows that an own change altered beside those that it answered with.

@@ -7,9 +7,9 @@ import trio
 import trio.testing
 
 from imagestore.actors.claims import Claim
-from imagestore.actors.zpool import ZpoolActor
+from imagestore.actors.zpool import Rename, ZpoolActor
 from imagestore.errors import PoolError
-from imagestore.pools.base import Dataset, PoolDriver, Space
+from imagestore.pools.base import Dataset, NewVolume, PoolDriver, Space, Tags
 from tests.actors.rows import MIB
 
 
@@ -88,3 +88,16 @@ async def test_a_claim_ends_with_its_block_even_when_the_actor_is_gone(driver: P
         await nursery.start(zpool.run)
         async with zpool.claimed("op", Claim(exclusive=("a",))):
             nursery.cancel_scope.cancel()
+
+
+async def test_a_volume_that_came_and_gets_its_name_is_counted_once(
+    zpool: ZpoolActor, driver: PoolDriver
+) -> None:
+    """It grew unseen by the view, and what it may still write was reserved for its publication."""
+    (staged,) = await driver.create(
+        [NewVolume(name="images/.staging-op", size=MIB, tags=Tags(op="op", kind="volume"))]
+    )
+    await zpool.reserve("op", MIB)
+    await zpool.execute(Rename(target=staged.target, name="v"))
+    assert zpool.view.promised_bytes == MIB
+    assert zpool.ledger.reserved_bytes == 0
