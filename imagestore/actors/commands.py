@@ -20,7 +20,7 @@ class CloneImage(Struct, frozen=True, kw_only=True):
 
 
 class DeleteDataset(Struct, frozen=True, kw_only=True):
-    """A dataset and all below it."""
+    """A dataset and all below it; a snapshot, and those of its name of all below its dataset."""
 
     name: str
     force: bool = False

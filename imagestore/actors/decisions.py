@@ -147,7 +147,7 @@ def claim_of(command: Command, state: State, view: View) -> Claim:
         case CloneImage(name=name, image=image):
             return Claim(exclusive=(outermost_missing(name, view),), shared=(_leaning_on(image, state),))
         case DeleteDataset(name=name):
-            return Claim(exclusive=(name,))
+            return Claim(exclusive=(name.partition("@")[0],))
         case DeleteImage(image=image):
             return Claim(exclusive=(names.image(image),))
         case CreateSnapshot(name=name):
@@ -302,7 +302,8 @@ def _check_no_clones(doomed: Sequence[Dataset], view: View, what: str = "snapsho
 
 def _delete_dataset(command: DeleteDataset, state: State, view: View) -> Plan:
     row = _existing(command.name, state, view)
-    doomed = tuple(view.under(row.name)) if row.kind != "snapshot" else (row,)
+    dataset, at, snapshot = row.name.partition("@")
+    doomed = tuple(_same_snapshot(dataset, snapshot, view) if at else view.under(dataset))
     _check_not_protected(doomed, state)
     _check_no_clones(doomed, view)
     return Plan(

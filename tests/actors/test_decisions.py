@@ -161,6 +161,17 @@ def test_an_images_snapshot_is_protected_from_a_recursive_deletion_too() -> None
     )
 
 
+def test_a_snapshot_is_deleted_with_those_below_it_as_a_dataset_is() -> None:
+    """``zfs destroy -r`` of a snapshot, and a guest is not left with half of one."""
+    command = DeleteDataset(name="guests/g@one")
+    assert names_in(plan(command, *GUEST).intent) == [
+        "guests/g@one",
+        "guests/g/disk-0@one",
+        "guests/g/disk-1@one",
+    ]
+    assert claim_of(command, STATE, view_of(*GUEST)) == Claim(exclusive=("guests/g",))
+
+
 def test_a_snapshot_of_an_image_that_is_not_its_own_may_go() -> None:
     mine = row("images/deb@mine", createtxg=30)
     assert names_in(plan(DeleteSnapshot(name="images/deb@mine"), mine).intent) == ["images/deb@mine"]
