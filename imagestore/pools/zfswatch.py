@@ -23,6 +23,9 @@ MUCH_BYTES = 16 << 20
 WRITTEN_SECONDS = 5.0
 """At most so often is a look due only because something was written."""
 
+RESTART_SECONDS = 5.0
+"""A child that dies is not started more often than that."""
+
 
 class Watch:
     """The generation of one pool.  ``clock`` counts seconds."""
@@ -34,6 +37,7 @@ class Watch:
         self._generation = 0
         self._written = 0
         self._looked_at = 0.0
+        self._started_at = 0.0
         self._start()
 
     def generation(self) -> int:
@@ -52,6 +56,7 @@ class Watch:
 
     def _start(self) -> None:
         # It changes nothing, and outlives a killed store until the next event: nobody waits for it.
+        self._started_at = self._clock()
         words = ("zpool", "events", "-f", "-H", self._commands.pool)
         self._child = self._commands.start(words, is_waited_for=False)
         assert self._child.stdout is not None
@@ -65,9 +70,10 @@ class Watch:
         with suppress(BlockingIOError):
             while data := os.read(self._child.stdout.fileno(), 65536):
                 found = found or bool(data)
-            self.close()
-            self._start()
-            return True
+            if self._clock() - self._started_at >= RESTART_SECONDS:
+                self.close()
+                self._start()
+                return True
         return found
 
     def _is_much_written(self) -> bool:
@@ -76,7 +82,7 @@ class Watch:
             return False
         self._looked_at = now
         written = _written_bytes(self._commands.pool)
-        much = written - self._written >= MUCH_BYTES
+        much = abs(written - self._written) >= MUCH_BYTES  # it shrinks when a volume goes
         if much:
             self._written = written
         return much
