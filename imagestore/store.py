@@ -181,6 +181,7 @@ class Store(Methods):
                 for actor in (receptions, fetcher, volumes, guests):
                     actor.close()
             zpool.close()
+            below.cancel_scope.deadline = trio.current_time() + config.shutdown_seconds / 2
 
     async def run_http(
         self,

@@ -14,6 +14,7 @@ from imagestore.config import Config
 from imagestore.errors import (
     ConfigError,
     JournalLocked,
+    OutcomeUnknown,
     PoolBusy,
     PoolMismatch,
     TemporarilyUnavailable,
@@ -22,7 +23,7 @@ from imagestore.events import reader
 from imagestore.events.catalogue import DatasetLost, OperationFinished
 from imagestore.model import GuestRequest, ImageRequest, SnapshotRequest, VolumeRequest
 from imagestore.pools.base import Mark
-from imagestore.pools.directory import open_directory_pool
+from imagestore.pools.directory import DirectoryPool, open_directory_pool
 from imagestore.rebuild import rebuild
 from imagestore.store import Store, create
 from tests.imageservice import ImageService, answer
@@ -291,3 +292,27 @@ async def test_space_is_promised_once_and_refused_when_it_is_gone(run: Run) -> N
         with pytest.raises(Exception, match=r"^no space left on device$"):
             await store.create_volume(VolumeRequest(id="more", size=left // MIB + 1024))
         assert await volumes(store) == ["pool/half"]
+
+
+async def test_a_command_of_the_pool_that_hangs_does_not_keep_the_store(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = trio.Event()
+
+    async def hang(*_: object) -> None:
+        begun.set()
+        await trio.sleep_forever()
+
+    async def ask(store: Store) -> None:
+        with pytest.raises(OutcomeUnknown):
+            await store.create_volume(VOLUME)
+
+    async with running(replace(config, shutdown_seconds=0.1)) as store:
+        monkeypatch.setattr(DirectoryPool, "create", hang)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, store)
+            await begun.wait()
+            await store.destroy()
+    monkeypatch.undo()
+    async with running(config) as again:
+        assert await volumes(again) == []
