@@ -85,9 +85,11 @@ class Store(Methods):
             return Readiness(ready=False, reason=self._not_serving)
         if self._stop.is_set() or self._http_stop.is_set():
             return Readiness(ready=False, reason="store is shutting down")
-        trouble = self._journal.trouble() or self._actors.operations.read_only_reason
+        refused = self._actors.operations.read_only_reason
+        trouble = self._journal.trouble() or refused
         if trouble:
-            return Readiness(ready=False, read_only=True, reason=trouble)
+            read_only = bool(refused) or self._journal.failed is not None
+            return Readiness(ready=False, read_only=read_only, reason=trouble)
         return Readiness(ready=True)
 
     # -- life -------------------------------------------------------------------------

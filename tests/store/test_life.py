@@ -21,6 +21,7 @@ from imagestore.errors import (
 )
 from imagestore.events import reader
 from imagestore.events.catalogue import DatasetLost, OperationFinished
+from imagestore.events.journal import Journal
 from imagestore.model import GuestRequest, ImageRequest, SnapshotRequest, VolumeRequest
 from imagestore.pools.base import Mark
 from imagestore.pools.directory import DirectoryPool, open_directory_pool
@@ -316,3 +317,16 @@ async def test_a_command_of_the_pool_that_hangs_does_not_keep_the_store(
     monkeypatch.undo()
     async with running(config) as again:
         assert await volumes(again) == []
+
+
+async def test_a_journal_whose_disk_does_not_answer_is_not_ready_but_not_read_only(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits may still succeed; only a failed journal refuses until a restart."""
+    async with run() as store:
+        monkeypatch.setattr(Journal, "trouble", lambda journal: "a flush has taken 9 s so far")
+        readiness = store.readiness()
+        assert not readiness.ready
+        assert not readiness.read_only
+        monkeypatch.undo()
+        assert store.readiness().ready
