@@ -60,7 +60,7 @@ crash: $(READY) ## kill -9 a store under random load, ROUNDS times; ARGS='--seed
 	$(BIN)/python -m tests.crash --rounds $(ROUNDS) $(ARGS)
 
 test-zfs: $(READY) ## tests on real OpenZFS, in a virtual machine that it builds once; needs root on Debian 12
-	tests/zfs/machine/run $(ZFS_SECONDS) $(BIN)/python -m pytest -m zfs --fail-on-skip -p no:cacheprovider $(ARGS)
+	tests/zfs/machine/run $(ZFS_SECONDS) $(BIN)/python -m pytest -m zfs --fail-on-skip -p no:cacheprovider tests/zfs $(ARGS)
 
 bench: $(READY) ## measure against the targets and print one table; ROWS=journal,streams,store picks modules
 	$(BIN)/python -m benchmarks $(ROWS)
