@@ -10,10 +10,10 @@ msgspec are imported: a command must start in no time.
 import http.client
 import re
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import msgspec
 from msgspec import Struct
@@ -26,6 +26,7 @@ from imagestore.model import (
     Image,
     ImageRequest,
     ImageResponse,
+    ReceiveResponse,
     Snapshot,
     SnapshotRequest,
     SnapshotResponse,
@@ -37,12 +38,16 @@ from imagestore.model import (
 DEFAULT_SERVER = "http://127.0.0.1:19999"
 RPC_PATH = "/_mistify_RPC_"
 DOWNLOAD_PATH = "/snapshots/download"
+RECEIVE_PATH = "/volumes/receive"
 
 PIECE_BYTES = 1 << 20
 """Most bytes of a download that are held at once."""
 
 CONNECT_SECONDS = 10.0
 """A store on the same machine takes a connection at once or not at all."""
+
+_JSON: Mapping[str, str] = {"Content-Type": "application/json"}
+_PLACE = re.compile(r"bytes (?:([0-9]+)-[0-9]+|\*)/([0-9]+)\Z")
 
 _Answer = TypeVar("_Answer", bound=Struct)
 
@@ -74,6 +79,7 @@ _BEGINNINGS: tuple[tuple[str, type[errors.ImageStoreError]], ...] = (
     ("more recent snapshots exist: ", errors.NewerSnapshots),
     ("snapshot is held: ", errors.Held),
     ("dataset is in use: ", errors.InUse),
+    ("dataset has been modified: ", errors.Modified),
     ("dataset has children: ", errors.Blocked),
     ("dataset cannot be destroyed: ", errors.Blocked),
     ("dataset belongs to image ", errors.Blocked),
@@ -103,6 +109,12 @@ def error_of(text: str) -> errors.ImageStoreError:
     if _POOL_FAILED.match(text):
         return errors.PoolError(text)
     return errors.ImageStoreError(text)
+
+
+class _Problem(Struct, frozen=True):
+    title: str
+    detail: str = ""
+    error: str = ""
 
 
 class _Reply(Struct, frozen=True):
@@ -235,18 +247,37 @@ class Client:
             return False
 
     @contextmanager
-    def download(self, snapshot: str) -> Iterator[Iterator[memoryview]]:
-        """The stream of a snapshot, in pieces that are valid until the next is asked for.
+    def download(
+        self, snapshot: str, *, base: str = "", offset: int = 0, etag: str = ""
+    ) -> Iterator["Stream"]:
+        """The stream of a snapshot, incremental from ``base`` if that is named.
 
-        The pieces raise ``BrokenOff`` when the stream ends before its end.
+        With ``offset`` and the ``etag`` of an earlier, broken download only
+        what is missing comes; all of it when the store has something else by
+        now: see ``Stream.first``.
         """
-        body = msgspec.json.encode(SnapshotRequest(id=snapshot))
-        with self._request("POST", DOWNLOAD_PATH, body) as response:
-            yield response.pieces()
+        body = msgspec.json.encode(SnapshotRequest(id=snapshot, base=base))
+        headers = {"Content-Type": "application/json"}
+        if offset and etag:
+            headers |= {"Range": f"bytes={offset}-", "If-Range": etag}
+        with self._request("POST", DOWNLOAD_PATH, body, headers) as response:
+            yield Stream(response, offset)
+
+    def receive(self, volume: str, pieces: Iterable[bytes], *, force: bool = False) -> ReceiveResponse:
+        """Have the stream that ``pieces`` make received as ``volume``, or onto it.
+
+        ``force`` discards what was written to it since the stream's base.
+        """
+        query = urlencode({"id": volume, "force": "true" if force else "false"})
+        headers = {"Content-Type": "application/octet-stream"}
+        with self._request("POST", f"{RECEIVE_PATH}?{query}", pieces, headers) as response:
+            return msgspec.json.decode(response.read(), type=ReceiveResponse)
 
     @contextmanager
-    def _request(self, verb: str, path: str, body: bytes | None) -> Iterator["_Response"]:
-        """One exchange; what is not 200 is raised as the error that its text names."""
+    def _request(
+        self, verb: str, path: str, body: bytes | Iterable[bytes] | None, headers: Mapping[str, str] = _JSON
+    ) -> Iterator["_Response"]:
+        """One exchange; an error status is raised as the error that the answer names."""
         connection = http.client.HTTPConnection(self._host or "", self._port, timeout=CONNECT_SECONDS)
         try:
             try:
@@ -258,10 +289,12 @@ class Client:
                 ) from problem
             connection.sock.settimeout(self.timeout)
             with self._failures():
-                connection.request(verb, path, body, {"Content-Type": "application/json"} if body else {})
+                # A store that refuses a body answers before it is whole, and hangs up.
+                with suppress(BrokenPipeError, ConnectionResetError):
+                    connection.request(verb, path, body, headers if body else {})
                 response = connection.getresponse()
-                if response.status != 200:
-                    raise error_of(response.read(1 << 16).decode("utf-8", "replace").strip())
+                if response.status not in (200, 206, 416):
+                    raise _refusal(response)
             yield _Response(response, self._failures)
         finally:
             connection.close()
@@ -292,21 +325,85 @@ class _Response:
         self._response = response
         self._failures = failures
 
+    @property
+    def status(self) -> int:
+        return self._response.status
+
+    def header(self, name: str) -> str:
+        return self._response.getheader(name, "")
+
     def read(self) -> bytes:
         with self._failures():
             return self._response.read()
 
     def pieces(self) -> Iterator[memoryview]:
         buffer = memoryview(bytearray(PIECE_BYTES))
-        while count := self._fill(buffer):
-            yield buffer[:count]
+        while True:
+            failure: Exception | None = None
+            try:
+                count = self._response.readinto(buffer)
+                if count == 0 and self._response.length:
+                    failure = http.client.IncompleteRead(b"", self._response.length)
+            except http.client.IncompleteRead as broken:
+                count, failure = len(broken.partial), broken
+                buffer[:count] = broken.partial
+            except (OSError, http.client.HTTPException) as broken:
+                count, failure = 0, broken
+            if count:
+                yield buffer[:count]
+            if failure is not None:
+                with self._failures():
+                    raise failure
+            if not count:
+                return
 
-    def _fill(self, buffer: memoryview) -> int:
-        with self._failures():
-            count = self._response.readinto(buffer)
-            if count == 0 and self._response.length:
-                raise http.client.IncompleteRead(b"", self._response.length)
-        return count
+
+class Stream:
+    """A download: an iterable of pieces, each valid until the next is asked for.
+
+    ``first`` is where its first byte stands in the whole stream, ``size`` how
+    long that is (None: unknown), ``etag`` what it is called, "" if it cannot be
+    gone on with.  The pieces raise ``BrokenOff`` or ``AnswerTimeout`` when the
+    stream ends before its end.
+    """
+
+    def __init__(self, response: _Response, offset: int) -> None:
+        self._response = response
+        self.etag = response.header("ETag")
+        self.first = 0
+        self.size: int | None = None
+        place = _PLACE.match(response.header("Content-Range"))
+        if response.status == 200:
+            return
+        if place is None:
+            raise errors.Unreachable("the store's answer does not say which part of the stream it is")
+        self.size = int(place[2])
+        if response.status == 416 and self.size != offset:
+            raise errors.InvalidArgument(f"the stream has {self.size} bytes, not {offset} and more")
+        self.first = offset if response.status == 416 else int(place[1] or 0)
+
+    def __iter__(self) -> Iterator[memoryview]:
+        return iter(()) if self._response.status == 416 else self._response.pieces()
+
+
+def _refusal(response: http.client.HTTPResponse) -> errors.ImageStoreError:
+    """The error that the store answered with: a problem of its own type, or a line of text."""
+    text = response.read(1 << 16)
+    if response.getheader("Content-Type", "").startswith("application/problem+json"):
+        with suppress(msgspec.DecodeError):
+            problem = msgspec.json.decode(text, type=_Problem)
+            return _by_name(problem.error)(problem.title, detail=problem.detail)
+    return error_of(text.decode("utf-8", "replace").strip())
+
+
+def _by_name(name: str) -> type[errors.ImageStoreError]:
+    """The error type of that name; the base of all for one that a newer store has."""
+    kind = getattr(errors, name, None)
+    return (
+        kind
+        if isinstance(kind, type) and issubclass(kind, errors.ImageStoreError)
+        else errors.ImageStoreError
+    )
 
 
 def _only(answer: tuple[_Answer, ...]) -> _Answer:

@@ -16,9 +16,10 @@ import threading
 
 from msgspec import UNSET, Struct
 
+from imagestore.cli.download import Wanted, fetch_file
 from imagestore.cli.imageservice import Hold, ImageService
 from imagestore.cli.narrator import Narrator
-from imagestore.cli.send import write_whole
+from imagestore.cli.progress import progress
 from imagestore.cli.sizes import show_bytes
 from imagestore.cli.storeprocess import StoreProcess
 from imagestore.client import Client
@@ -214,8 +215,8 @@ def _download(scene: Scene, client: Client) -> None:
     tell.step("Download a disk's snapshot as a ZFS send stream")
     tell.command(f"imagestore send {disk} -o disk-0.zfs")
     path = os.path.join(os.path.dirname(scene.images.directory), "disk-0.zfs")
-    with client.download(disk) as pieces:
-        write_whole(path, pieces)
+    with progress(disk) as report:
+        fetch_file(client, Wanted(server=client.server, snapshot=disk), path, report)
     tell.saw(f"disk-0.zfs  {show_bytes(os.path.getsize(path))}")
     name, unpacked = _unpack(path)
     tell.must(unpacked == main.sha256, f"every checksum in it is right, and {name} unpacks to the same bytes")

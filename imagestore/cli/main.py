@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "volume": ("imagestore.cli.volumes:volume", "Make, list and remove volumes."),
     "snap": ("imagestore.cli.snapshots:snap", "Take, list, remove and go back to snapshots."),
     "send": ("imagestore.cli.send:send", "Write a snapshot's stream to a file or a pipe."),
+    "receive": ("imagestore.cli.receive:receive", "Bring a send stream into a new volume, or onto its base."),
     "log": ("imagestore.cli.audit:log", "Who did what and when, from the journal."),
     "state": ("imagestore.cli.audit:state", "What is ours, now or at an earlier time, from the journal."),
     "journal": ("imagestore.cli.journal:journal", "Check the journal, print its head."),
@@ -58,8 +59,7 @@ class LazyGroup(click.Group):
             result: object = super().invoke(ctx)
             sys.stdout.flush()
         except BrokenPipeError:
-            # Python flushes stdout once more as it ends; there is nobody to flush to.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _let_go_of_stdout()
             ctx.exit(PIPE_CLOSED)
         return result
 
@@ -80,6 +80,7 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its status."""
+    _open_what_is_closed()
     try:
         status = cli.main(
             args=None if arguments is None else list(arguments),
@@ -96,9 +97,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         complain(problem)
         sys.exit(problem.exit_code)
     except OSError as problem:
-        if problem.filename is None:
-            raise
-        click.echo(f"imagestore: {problem.filename}: {problem.strerror}", err=True)
+        _let_go_of_stdout()
+        where = "" if problem.filename is None else f"{problem.filename}: "
+        click.echo(f"imagestore: {where}{problem.strerror or problem}", err=True)
         sys.exit(ImageStoreError.exit_code)
     except BaseExceptionGroup as group:
         leaves = _leaves(group)
@@ -109,6 +110,33 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             complain(leaf)
         sys.exit(ours[0].exit_code if ours else INTERRUPTED)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _open_what_is_closed() -> None:
+    """Put the null device where the caller closed stdin, stdout or stderr.
+
+    Else the next file that is opened, the journal's perhaps, would take that
+    number, and what goes wrong later would be written into it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    if sys.stdin is None:
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 (for the process's life)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 (for the process's life)
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 (for the process's life)
+
+
+def _let_go_of_stdout() -> None:
+    """What stdout does not take is lost: Python would flush it once more as it ends, and complain."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def complain(problem: ImageStoreError) -> None:

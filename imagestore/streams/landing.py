@@ -35,12 +35,21 @@ def landing(output: str, *, overwrite: bool = False) -> Iterator[str]:
         os.fchmod(fd, 0o666 & ~_umask())
         os.close(fd)
         yield path
-        _sync(path)
-        _publish(path, output, overwrite=overwrite)
-        _sync(directory)
+        settle(path, output, overwrite=overwrite)
     finally:
         if os.path.lexists(path):
             os.unlink(path)
+
+
+def settle(path: str, output: str, *, overwrite: bool) -> None:
+    """Make the file at ``path`` durable and give it its final name, in the same directory.
+
+    Raises:
+        AlreadyExists: ``output`` exists and ``overwrite`` is false.
+    """
+    _sync(path)
+    _publish(path, output, overwrite=overwrite)
+    _sync(os.path.dirname(output) or ".")
 
 
 def _umask() -> int:

@@ -9,6 +9,7 @@ import threading
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
+from urllib.parse import parse_qs, urlsplit
 
 from imagestore.service import METHODS
 
@@ -27,6 +28,13 @@ class MemoryStore:
         self.refusals: dict[str, str] = {}
         self.stream = b"stream" * 1000
         self.breaks_after: int | None = None
+        self.breaks = -1
+        """How many downloads break; -1: all."""
+        self.etag = ""
+        self.ranges: list[str] = []
+        self.bases: list[str] = []
+        self.received: dict[str, bytes] = {}
+        self.problem: dict[str, Any] | None = None
         self.answers_late = threading.Event()
         self.waits = False
         store = self
@@ -35,6 +43,9 @@ class MemoryStore:
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
+                if self.path.startswith("/volumes/receive"):
+                    self.receive()
+                    return
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 if self.path == "/snapshots/download":
                     self.download(body)
@@ -64,18 +75,54 @@ class MemoryStore:
                 if request["id"] not in store.snapshots:
                     self.answer(404, "text/plain; charset=utf-8", b"not found\n")
                     return
-                self.send_response(200)
+                store.ranges.append(self.headers.get("Range", ""))
+                store.bases.append(request["from"])
+                first, end = 0, len(store.stream)
+                if store.etag and self.headers.get("If-Range") == store.etag:
+                    first = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
+                if first == end:
+                    self.send_response(416)
+                    self.send_header("Content-Range", f"bytes */{end}")
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
+                self.send_response(206 if first else 200)
+                if first:
+                    self.send_header("Content-Range", f"bytes {first}-{end - 1}/{end}")
+                if store.etag:
+                    self.send_header("ETag", store.etag)
                 self.send_header("Content-Type", "application/octet-stream")
                 self.send_header("Transfer-Encoding", "chunked")
                 self.end_headers()
                 self.close_connection = True
-                body = store.stream[: store.breaks_after]
+                breaks = store.breaks_after is not None and store.breaks != 0
+                store.breaks -= breaks
+                body = store.stream[first : first + (store.breaks_after or 0) if breaks else None]
                 with suppress(ConnectionError):
                     for start in range(0, len(body), 1000):
                         piece = body[start : start + 1000]
                         self.wfile.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
-                    if store.breaks_after is None:
+                    if not breaks:
                         self.wfile.write(b"0\r\n\r\n")
+
+            def receive(self) -> None:
+                if store.problem is not None:
+                    self.close_connection = True
+                    text = json.dumps(store.problem).encode()
+                    self.answer(store.problem["status"], "application/problem+json", text)
+                    return
+                body = bytearray()
+                while size := int(self.rfile.readline(), 16):
+                    body += self.rfile.read(size)
+                    self.rfile.readline()
+                self.rfile.readline()
+                asked = parse_qs(urlsplit(self.path).query)
+                (name,) = asked["id"]
+                store.calls.append(("receive", {"id": name, "force": asked["force"] == ["true"]}))
+                store.received[name] = bytes(body)
+                store.volumes[name], store.snapshots[f"{name}@a"] = 8, 3
+                reply = {"volume": store.volume(name), "snapshots": [store.snapshot(f"{name}@a")]}
+                self.answer(200, "application/json", json.dumps(reply).encode())
 
             def answer(self, status: int, content_type: str, body: bytes) -> None:
                 self.send_response(status)

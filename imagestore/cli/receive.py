@@ -1,0 +1,54 @@
+"""``imagestore receive``: a send stream, from a file or a pipe, into the store."""
+
+import os
+import sys
+from collections.abc import Iterator
+
+import click
+
+from imagestore.cli.connection import connected, examples
+from imagestore.cli.output import Format, output_option, show_rows
+from imagestore.cli.progress import Report, progress
+from imagestore.cli.snapshots import SNAPSHOT_COLUMNS
+from imagestore.client import PIECE_BYTES, Client
+from imagestore.errors import InvalidArgument
+
+
+@click.command(
+    epilog=examples(
+        "imagestore receive guests/vm1/disk-0 disk-0.zfs",
+        "imagestore receive guests/vm1/disk-0 monday-to-tuesday.zfs      # incremental, onto its base",
+        "zfs send tank/vol@a | imagestore receive scratch/vol",
+        "imagestore send --from @a v@b | imagestore receive --server http://other:19999 v",
+    )
+)
+@click.argument("name")
+@click.argument("path", metavar="[FILE]", default="-")
+@click.option("--force", is_flag=True, help="Discard what was written to the volume since the stream's base.")
+@output_option
+@connected
+def receive(client: Client, name: str, path: str, force: bool, output: Format) -> None:
+    """Bring a send stream in as the volume NAME; '-' or nothing is stdin.
+
+    A full stream, or a clone's whose origin is here, makes a new volume; an
+    incremental one goes onto the volume whose newest snapshot is its base.
+    Names, guids and dates of the sender's snapshots are kept. Nothing is seen
+    before all of it was verified.
+    """
+    from imagestore.streams.landing import STANDARD_INPUT, opened
+
+    if path == STANDARD_INPUT and sys.stdin.isatty():
+        raise InvalidArgument("a terminal sends no stream", detail="name a FILE, or use a pipe")
+    with opened(path) as file, progress(name) as report:
+        total = os.fstat(file).st_size if os.path.isfile(path) else None
+        response = client.receive(name, _pieces(file, total, report), force=force)
+    show_rows(response.snapshots, SNAPSHOT_COLUMNS, output)
+
+
+def _pieces(file: int, total: int | None, report: Report) -> Iterator[bytes]:
+    done = 0
+    while piece := os.read(file, PIECE_BYTES):
+        yield piece
+        done += len(piece)
+        report("receiving", done, total)
+    report("verifying", done, total)
