@@ -17,9 +17,10 @@ from msgspec import structs
 from imagestore.errors import InvalidArgument
 from imagestore.streams import files
 from imagestore.streams.landing import landing, opened
+from imagestore.streams.member import Compression
 from imagestore.streams.snapshot import SnapshotInfo
 from imagestore.streams.syncahead import SyncAhead
-from imagestore.streams.writer import Compression, write_stream
+from imagestore.streams.writer import write_stream
 
 DEFAULT_BLOCK_BYTES: Final = 16 << 10
 """OpenZFS's own default volblocksize since 2.2."""

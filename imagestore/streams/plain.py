@@ -7,17 +7,15 @@ Incompressible full streams are read straight into their records.
 
 import struct
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 
 from imagestore.streams import changes, records
 from imagestore.streams.changes import Blocks, Side
+from imagestore.streams.member import Compression, PackageMember
 from imagestore.streams.records import HEADER_BYTES, OBJECT_DATA, OBJECT_PROPERTIES, TO_THE_END
 from imagestore.streams.sealing import RecordBuffer, Sealer
-
-if TYPE_CHECKING:
-    from imagestore.streams.writer import Compression, PackageMember
 
 _BATCH_BYTES: Final = 1 << 20
 _ENOUGH_BYTES: Final = 3 << 18
@@ -34,7 +32,7 @@ _LENGTH = struct.Struct(">I")
 class PlainWriter:
     """One plain stream, once: :meth:`pieces`."""
 
-    def __init__(self, member: "PackageMember", compress: "Compression | None") -> None:
+    def __init__(self, member: PackageMember, compress: Compression | None) -> None:
         self._snapshot = member.snapshot
         self._base = member.base
         self._compress = compress

@@ -11,16 +11,13 @@ the first stream is written, not with this module.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Final, Literal
-
-from msgspec import Struct
+from typing import Final
 
 from imagestore.errors import InvalidArgument
 from imagestore.streams import packages, records
+from imagestore.streams.member import Compression, PackageMember
 from imagestore.streams.rules import is_name
 from imagestore.streams.snapshot import SnapshotInfo
-
-Compression = Literal["lz4"]
 
 PIECE_BYTES: Final = 1 << 20
 """Longest piece given at once."""
@@ -29,15 +26,6 @@ MAX_BLOCK_BYTES: Final = 1 << 20
 """Largest block size that is written; above 128 KiB with the feature LARGE_BLOCKS."""
 
 _SECTOR: Final = 512
-
-
-class PackageMember(Struct, frozen=True, kw_only=True):
-    """One snapshot of a package: where its content is, and what it is incremental from."""
-
-    source_fd: int
-    snapshot: SnapshotInfo
-    base_fd: int | None = None
-    base: SnapshotInfo | None = None
 
 
 def write_stream(

@@ -13,11 +13,10 @@ from imagestore.errors import InvalidArgument
 from imagestore.streams import records
 from imagestore.streams.checker import Checker
 from imagestore.streams.decoding import decode
+from imagestore.streams.member import Compression, PackageMember
 from imagestore.streams.snapshot import SnapshotInfo
 from imagestore.streams.writer import (
     PIECE_BYTES,
-    Compression,
-    PackageMember,
     stream_bytes,
     write_package,
     write_stream,

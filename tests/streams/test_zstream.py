@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from imagestore.streams.writer import Compression, PackageMember, write_package
+from imagestore.streams.member import Compression, PackageMember
+from imagestore.streams.writer import write_package
 from tests.streams.samples import load
 from tests.streams.test_writer import Volume, joined
 

@@ -11,8 +11,9 @@ from typing import Literal
 import pytest
 
 from imagestore.streams.applier import StreamApplier
+from imagestore.streams.member import PackageMember
 from imagestore.streams.snapshot import SnapshotInfo
-from imagestore.streams.writer import PackageMember, write_package, write_stream
+from imagestore.streams.writer import write_package, write_stream
 from tests.pools.harness import MIB
 from tests.zfs.pools import command, device, pool_on_file
 
