@@ -18,9 +18,10 @@ from benchmarks.rows import Row
 from benchmarks.store import scratch
 from imagestore.streams import files
 from imagestore.streams.applier import StreamApplier
+from imagestore.streams.member import Compression
 from imagestore.streams.snapshot import SnapshotInfo
 from imagestore.streams.syncahead import SyncAhead
-from imagestore.streams.writer import Compression, write_stream
+from imagestore.streams.writer import write_stream
 
 SIZE = 1 << 30
 PIECE = 1 << 20

@@ -14,7 +14,7 @@ from imagestore.errors import AlreadyExists, ContentRefused, InvalidArgument, No
 from imagestore.streams.extract import ConversionFailed, extract
 from imagestore.streams.inspection import StreamReport, inspect
 from imagestore.streams.make import make
-from imagestore.streams.writer import Compression
+from imagestore.streams.member import Compression
 from tests.streams.samples import SAMPLES, chain, digest, load
 
 
