@@ -70,6 +70,9 @@ _EXACT: dict[str, type[errors.ImageStoreError]] = {
     errors.ReadOnly.text: errors.ReadOnly,
     errors.Stopping.text: errors.Stopping,
     errors.Cancelled.text: errors.Cancelled,
+    "store is starting": errors.TemporarilyUnavailable,
+    "store is not running": errors.TemporarilyUnavailable,
+    "store has ended": errors.TemporarilyUnavailable,
 }
 
 _BEGINNINGS: tuple[tuple[str, type[errors.ImageStoreError]], ...] = (

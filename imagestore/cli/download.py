@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from imagestore.cli.progress import Report
 from imagestore.client import Client, Stream
-from imagestore.errors import AlreadyExists, BrokenOff, NotFound, StreamError, Unreachable
+from imagestore.errors import AlreadyExists, BrokenOff, ImageStoreError, NotFound, StreamError
 
 FRUITLESS_TRIES = 5
 """So often in a row a connection may break without having brought anything."""
@@ -151,9 +151,9 @@ def fetch(client: Client, wanted: Wanted, sink: Sink, report: Report) -> None:
                     sink.write(piece)
                     report("sending", sink.position, stream.size)
             return
-        except Unreachable:
+        except ImageStoreError as problem:
             fruitless = 0 if sink.position > before else fruitless + 1
-            if not begun or not sink.etag or fruitless >= FRUITLESS_TRIES:
+            if not problem.retryable or not begun or not sink.etag or fruitless >= FRUITLESS_TRIES:
                 raise
             report("waiting", sink.position, None)
             sleep(FIRST_WAIT_SECONDS * 2 ** max(0, fruitless - 1))

@@ -31,6 +31,8 @@ class MemoryStore:
         self.breaks = -1
         """How many downloads break; -1: all."""
         self.etag = ""
+        self.starting = 0
+        """How many downloads are refused because it is not ready yet."""
         self.ranges: list[str] = []
         self.bases: list[str] = []
         self.received: dict[str, bytes] = {}
@@ -72,6 +74,10 @@ class MemoryStore:
                 self.answer(200, "application/json; charset=utf-8", json.dumps(reply).encode())
 
             def download(self, request: dict[str, Any]) -> None:
+                if store.starting:
+                    store.starting -= 1
+                    self.answer(500, "text/plain; charset=utf-8", b"store is starting\n")
+                    return
                 if request["id"] not in store.snapshots:
                     self.answer(404, "text/plain; charset=utf-8", b"not found\n")
                     return

@@ -133,6 +133,30 @@ def test_a_connection_that_breaks_is_made_again_for_what_is_missing(
     assert len(waited) == 4
 
 
+def test_a_store_that_is_started_again_is_waited_for(
+    run: Run, memory_store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    breaking(memory_store, stream=STREAM, after=200_000, times=1)
+
+    def restart(seconds: float) -> None:
+        waited.append(seconds)
+        memory_store.starting = 3 if len(waited) == 1 else memory_store.starting
+
+    waited: list[float] = []
+    monkeypatch.setattr(download, "sleep", restart)
+    assert run("send", "v@a", "-o", str(tmp_path / "v.zfs")).status == 0
+    assert (tmp_path / "v.zfs").read_bytes() == STREAM
+    assert waited == [0.5, 0.5, 1, 2]
+
+
+def test_a_snapshot_that_is_gone_meanwhile_is_not_waited_for(
+    run: Run, memory_store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    breaking(memory_store, stream=STREAM, after=200_000, times=1)
+    monkeypatch.setattr(download, "sleep", lambda seconds: memory_store.snapshots.clear())
+    assert run("send", "v@a", "-o", str(tmp_path / "v.zfs")).status == 3
+
+
 def test_a_store_that_brings_nothing_any_more_is_given_up_and_the_next_run_goes_on(
     run: Run, memory_store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
