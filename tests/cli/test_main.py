@@ -117,6 +117,31 @@ def test_errors_out_of_a_nursery_are_told_like_any_other(run: Run, monkeypatch: 
     assert (ended.status, ended.err) == (32, "imagestore: the pool is busy\n")
 
 
+def shell(line: str) -> subprocess.CompletedProcess[str]:
+    """Run a line in which ``$imagestore`` is this package's command."""
+    command = f"imagestore='{sys.executable} -m imagestore'; {line}"
+    return subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("words", ["config show", "config show -o json", "--version", "--help"])
+def test_a_full_disk_under_stdout_is_one_line(words: str) -> None:
+    ended = shell(f"$imagestore {words} > /dev/full")
+    assert (ended.returncode, ended.stderr) == (1, "imagestore: No space left on device\n")
+
+
+@pytest.mark.parametrize("words", ["config show", "config show -o json", "--version"])
+def test_whoever_closes_the_standard_files_wants_no_output(words: str) -> None:
+    ended = shell(f"$imagestore {words} <&- >&-")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+    assert shell(f"$imagestore {words} 2>&-").returncode == 0
+
+
+def test_a_stream_is_not_sent_to_a_closed_stdout() -> None:
+    ended = shell("$imagestore send v@s >&-")
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines()[0] == "imagestore: standard output is closed"
+
+
 def test_a_bug_is_not_hidden(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     raising(monkeypatch, ExceptionGroup("", [NotFound(), ZeroDivisionError()]))
     with pytest.raises(ExceptionGroup) as caught:
