@@ -1,14 +1,17 @@
 """One test for each shim, which fails without it: when it passes without, the shim goes."""
 
+from contextlib import suppress
+
 import pytest
 import trio
 import trio.testing
 
+from imagestore.errors import StreamError
 from imagestore.http.settings import HttpSettings
-from imagestore.http.shims import BoundedStream
+from imagestore.http.shims import FAST_BYTES, BoundedStream
 from tests.http.conftest import Start
 from tests.http.gated_store import EndlessStore
-from tests.http.memory_store import MemoryStore
+from tests.http.memory_store import MemoryStore, MemoryUpload
 from tests.http.wire import RPC_PATH, Wire, request_bytes
 
 JSON = {"Content-Type": "application/json"}
@@ -166,3 +169,46 @@ async def test_a_client_that_hangs_up_within_its_body_is_forgotten(start: Start,
     server.shutdown.set()
     await server.ended.wait()
     assert store.callers == []
+
+
+# --- uploads
+
+
+async def test_a_body_that_comes_fast_is_read_in_large_pieces(store: MemoryStore, start: Start) -> None:
+    class Measured(MemoryUpload):
+        async def feed(self, data: bytes) -> None:
+            sizes.append(len(data))
+            await trio.lowlevel.checkpoint()
+
+    sizes: list[int] = []
+    store.upload = lambda name: Measured(store, name)  # type: ignore[method-assign]  # one test's
+    async with await Wire.open((await start(store)).address) as wire:
+        assert (await wire.ask("POST", "/volumes/receive?id=v", {}, bytes(16 << 20))).status == 200
+    assert 64 << 10 < max(sizes) <= FAST_BYTES
+    assert sum(sizes) == 16 << 20
+
+
+async def test_a_request_that_is_refused_with_a_full_queue_holds_neither_its_connection_nor_the_end(
+    store: MemoryStore, start: Start
+) -> None:
+    class Refusing(MemoryUpload):
+        async def feed(self, data: bytes) -> None:
+            await gate.wait()
+            raise StreamError("no")
+
+    gate = trio.Event()
+    store.upload = lambda name: Refusing(store, name)  # type: ignore[method-assign]  # one test's
+    server = await start(store, HttpSettings(grace_seconds=1000))
+    async with await Wire.open(server.address) as wire, trio.open_nursery() as nursery:
+        await wire.send(b"POST /volumes/receive?id=v HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n")
+
+        async def pour() -> None:
+            with suppress(trio.BrokenResourceError):
+                await wire.send(bytes(99_999_999))
+
+        nursery.start_soon(pour)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        gate.set()
+        assert (await wire.reply()).status == 422
+        server.shutdown.set()
+        await server.ended.wait()
