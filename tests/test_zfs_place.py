@@ -1,4 +1,4 @@
-"""Tests that need OpenZFS are all where ``make test-zfs`` looks: to collect the others takes a minute there."""
+"""Tests that need OpenZFS are all where ``make test-zfs`` looks: collecting the others takes a minute."""
 
 from pathlib import Path
 
