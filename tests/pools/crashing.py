@@ -8,12 +8,17 @@ point.  Exits 0 if the point was never reached.
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Awaitable, Callable
 
 import trio
+from msgspec.structs import replace
 
 from imagestore.pools.base import Dataset, NewClone, NewFilesystem, NewVolume, PoolDriver
+from imagestore.pools.creating import BLOCK_SIZE_BYTES
 from imagestore.pools.directory import DirectoryPool, open_directory_pool
+from imagestore.streams.snapshot import SnapshotInfo
+from imagestore.streams.writer import write_stream
 from tests.pools.harness import DISK, MIB, PARENT, SNAPSHOT, VOLUME, snapshot, volume, write
 
 SIZE = 8 * MIB
@@ -76,6 +81,26 @@ async def receive(pool: DirectoryPool) -> None:
         await receiver.finish()
 
 
+async def receive_onto(pool: DirectoryPool) -> None:
+    """A stream from @two brings @three, which has OLD again."""
+    disk, two = await pool.get("g/disk"), await pool.get("g/disk@two")
+    base = SnapshotInfo(
+        name="x@two", guid=two.guid, volsize=SIZE, volblocksize=BLOCK_SIZE_BYTES, creation_seconds=1
+    )
+    three = replace(base, name="x@three", guid=333, from_guid=two.guid)
+    with tempfile.TemporaryFile() as content, open(pool.device("g/disk"), "rb") as before:
+        content.write(OLD)
+        content.flush()
+        stream = b"".join(
+            map(bytes, write_stream(content.fileno(), three, base=base, base_fd=before.fileno()))
+        )
+    async with pool.receive_onto(
+        disk.target, base=two.target, snapshot_tags=SNAPSHOT, operation="op-9"
+    ) as receiver:
+        await receiver.feed(stream)
+        await receiver.finish()
+
+
 async def look(pool: DirectoryPool) -> list[Dataset]:
     return list(await pool.list())
 
@@ -88,6 +113,7 @@ ACTIONS: dict[str, Callable[[DirectoryPool], Awaitable[object]]] = {
     "rename": rename,
     "resize": resize,
     "receive": receive,
+    "receive onto": receive_onto,
     "open": look,
 }
 

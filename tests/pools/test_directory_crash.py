@@ -28,6 +28,7 @@ AFTER = {
     "rename": ["", "h", "h/disk", "h/disk@one", "h/disk@two", "image", "image@s"],
     "resize": BEFORE,
     "receive": [*BEFORE[:5], "g/new", "g/new@s", "image", "image@s"],
+    "receive onto": [*BEFORE[:5], "g/disk@three", "image", "image@s"],
 }
 
 POINTS = {
@@ -38,6 +39,7 @@ POINTS = {
     "rename": ("before commit", "committed", "linked"),
     "resize": ("before commit", "committed", "resize noted"),
     "receive": ("received", "files durable", "before commit", "committed", "linked"),
+    "receive onto": ("received", "files durable", "before commit", "committed", "linked", "files removed"),
 }
 """Every point that a change passes, in order; it has happened from ``committed`` on."""
 
@@ -84,9 +86,9 @@ async def check_whole(harness: DirectoryHarness) -> None:
 
 def judge(action: str, happened: bool, pool_names: list[str], disk: Dataset, content: bytes) -> None:
     assert pool_names == (AFTER[action] if happened else BEFORE)
-    rolled_back = happened and action == "rollback"
-    assert content == (OLD if rolled_back else NEW)
-    assert disk.tags.last == ("op-9" if rolled_back else "")
+    is_old = happened and action in {"rollback", "receive onto"}
+    assert content == (OLD if is_old else NEW)
+    assert disk.tags.last == ("op-9" if is_old else "")
     assert disk.volsize == (2 * SIZE if happened and action == "resize" else SIZE)
 
 
@@ -111,7 +113,7 @@ async def test_a_change_cut_short_happened_or_did_not(
     judge(action, happened, names, disk, read(harness.pool, name, len(NEW)))
 
 
-@pytest.mark.parametrize("action", ["create", "destroy", "rollback", "rename", "receive"])
+@pytest.mark.parametrize("action", ["create", "destroy", "rollback", "rename", "receive", "receive onto"])
 async def test_an_undone_change_can_be_done_again(harness: DirectoryHarness, action: str) -> None:
     await crash(harness, action, "before commit")
     await harness.reopen()
