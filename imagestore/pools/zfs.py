@@ -26,7 +26,7 @@ from imagestore.pools.base import Creation, Dataset, Mark, Receiver, Space, Tags
 from imagestore.pools.zfscommands import Commands
 from imagestore.pools.zfsground import Compression, ZfsGround
 from imagestore.pools.zfsprograms import Setting
-from imagestore.pools.zfsrows import PREFIX
+from imagestore.pools.zfsrows import PREFIX, unsigned
 from imagestore.pools.zfswatch import Watch
 
 _JOURNAL = f"{PREFIX}journal"
@@ -59,7 +59,6 @@ async def open_zfs_pool(
     try:
         commands = Commands(name, lock)
         sector_bytes = await zfsopening.check_pool(commands)
-        await zfsopening.remove_remains(commands)
         block_bytes = await zfsopening.block_bytes(commands, sector_bytes)
         watch = Watch(commands)
     except BaseException:
@@ -98,13 +97,7 @@ class ZfsPool:
     # -- whose pool it is -------------------------------------------------------
 
     async def mark(self) -> Mark | None:
-        asked = f"{_JOURNAL},{_EPOCH}"
-        text = await self._ground.look("zfs", "get", "-Hp", "-o", "property,value,source", asked, self.name)
-        found = {}
-        for line in text.splitlines():
-            key, value, source = line.split("\t")
-            if source == "local":
-                found[key] = value
+        found = await self._ground.properties("", _JOURNAL, _EPOCH)
         if _JOURNAL not in found:
             return None
         epoch = found.get(_EPOCH, "0")
@@ -130,8 +123,8 @@ class ZfsPool:
         return await trio.to_thread.run_sync(self._ground.watch.generation)
 
     async def space(self) -> Space:
-        text = await self._ground.look("zfs", "get", "-Hp", "-o", "value", "used,available", self.name)
-        used, available = (int(value) for value in text.split())
+        found = await self._ground.properties("", "used", "available")
+        used, available = unsigned(found["used"]), unsigned(found["available"])
         return Space(total=used + available, available=available)
 
     def device(self, name: str) -> str:

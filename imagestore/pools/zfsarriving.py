@@ -31,11 +31,11 @@ from imagestore.errors import (
 )
 from imagestore.pools import zfsprograms
 from imagestore.pools.base import Dataset, Receiver, Tags, Target
-from imagestore.pools.zfsfailures import in_use
+from imagestore.pools.zfsfailures import in_use, relative
 from imagestore.pools.zfsground import VOLMODE, ZfsGround, check_name, uncancelled
 from imagestore.pools.zfsprograms import Setting
 from imagestore.pools.zfsreceiving import RawSource, Reception, Source, StreamSource
-from imagestore.pools.zfsrows import RECEIVING, RECEIVING_PREFIX, options, tag_pairs
+from imagestore.pools.zfsrows import FIND_RECEIVING, RECEIVING, RECEIVING_PREFIX, options, tag_pairs, unsigned
 from imagestore.streams.snapshot import SnapshotInfo
 
 HOP_BYTES = 1 << 20
@@ -157,12 +157,12 @@ async def _receiving(
 async def _info(ground: ZfsGround, base: Target) -> SnapshotInfo:
     """What the guard must know of the snapshot that a stream is from."""
     row = await ground.get(base.name)
-    block = await ground.native(names.parent(base.name), "volblocksize")
+    properties = await ground.properties(names.parent(base.name), "volblocksize")
     return SnapshotInfo(
         name=ground.full(base.name),
         guid=row.guid,
         volsize=row.volsize,
-        volblocksize=int(block) if block.isdigit() else 0,
+        volblocksize=unsigned(properties.get("volblocksize", "")),
         creation_seconds=row.creation,
     )
 
@@ -275,13 +275,13 @@ async def go_back(ground: ZfsGround, volume: Target, base: Target, operation: st
 
 
 async def undo_broken_off(ground: ZfsGround) -> None:
-    """Undo what a life before this one had left in the middle of a package."""
-    text = await ground.look(
-        "zfs", "get", "-Hp", "-r", "-t", "volume", "-s", "local", "-o", "name,value", RECEIVING, ground.pool
-    )
-    for line in text.splitlines():
-        name, guid = line.split("\t")
-        rows = await ground.under(name.removeprefix(f"{ground.pool}/"))
+    """Take away what a life before this one was receiving: it was never whole, or never seen."""
+    answer = await ground.commands.program(FIND_RECEIVING, [ground.pool], changes=False)
+    for name, guid in sorted(answer.items()) if isinstance(answer, dict) else ():
+        if guid == "":
+            await ground.change("zfs", "destroy", "-r", name)
+            continue
+        rows = await ground.under(relative(name, ground.pool))
         for base in rows:
             if base.kind == "snapshot" and str(base.guid) == guid:
                 await go_back(ground, rows[0].target, base.target, rows[0].tags.last)

@@ -40,12 +40,19 @@ COMPRESSIONS: Final[dict[Compression, int]] = {"lz4": 15, "off": 2}
 VOLMODE: Final = ("dev", 2)
 """Values of native properties, as commands and as libzfs_core have them."""
 
-_PROPERTY = """
+_PROPERTIES: Final = """
 args = ...
 argv = args["argv"]
-if not zfs.exists(argv[1]) then return "" end
-local value = zfs.get_prop(argv[1], argv[2])
-return value == nil and "" or tostring(value)
+local found = {}
+if zfs.exists(argv[1]) then
+    for i = 2, #argv do
+        local value, source = zfs.get_prop(argv[1], argv[i])
+        if value ~= nil and (source == argv[1] or string.find(argv[i], ":", 1, true) == nil) then
+            found[argv[i]] = tostring(value)
+        end
+    end
+end
+return found
 """
 
 T = TypeVar("T")
@@ -147,17 +154,22 @@ class ZfsGround:
         """Who has the volume open for writing."""
         return await trio.to_thread.run_sync(zfsdevices.users, self.device(name))
 
-    async def native(self, name: str, property_name: str) -> str:
-        """A native property's value as a channel program has it; "" if there is none, or no dataset."""
-        answer = await self.commands.program(_PROPERTY, [self.full(name), property_name], changes=False)
-        return answer if isinstance(answer, str) else ""
+    async def properties(self, name: str, *wanted: str) -> dict[str, str]:
+        """Properties of one dataset as a channel program has them; those that are not there are left out.
+
+        Of user properties only what stands on the dataset itself.
+        """
+        answer = await self.commands.program(_PROPERTIES, [self.full(name), *wanted], changes=False)
+        if not isinstance(answer, dict):
+            raise PoolError(f"a look at {name} gave an answer that is not understood: {answer!r}")
+        return {key: value for key, value in answer.items() if isinstance(value, str)}
 
     async def has_volmode(self, parent: str) -> bool:
         """Whether what is made in ``parent`` has the right ``volmode`` of itself.
 
         Setting it makes a volume's node come, go and come again; inheriting it does not.
         """
-        return await self.native(parent, "volmode") == VOLMODE[0]
+        return (await self.properties(parent, "volmode")).get("volmode") == VOLMODE[0]
 
     # -- changing ---------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Opens a ZFS pool: who may, what must be true of it, what an earlier life left.
+"""Opens a ZFS pool: who may, what must be true of it, which blocks suit it.
 
 One lock file per pool, for the whole computer and not beside one journal: two
 stores with different journals must not share a pool either, and a child of an
@@ -19,8 +19,6 @@ import trio
 from imagestore.errors import ConfigError, PoolBusy, PoolError
 from imagestore.pools.inuse import writers
 from imagestore.pools.zfscommands import Commands
-from imagestore.pools.zfsfailures import relative
-from imagestore.pools.zfsrows import is_receiving
 
 LOCK_DIRECTORY: Final = "/run/lock"
 
@@ -98,16 +96,6 @@ async def check_pool(commands: Commands) -> int:
             detail=f"zpool upgrade {pool} (older systems cannot import it afterwards)",
         )
     return 1 << max(int(properties.get("ashift", "0")), 12)
-
-
-async def remove_remains(commands: Commands) -> None:
-    """Destroy what an earlier life was receiving: it was never whole, or never seen."""
-    text = await commands.look(
-        "zfs", "list", "-Hp", "-t", "filesystem,volume", "-r", "-o", "name", "-s", "name", commands.pool
-    )
-    for name in text.splitlines():
-        if is_receiving(relative(name, commands.pool)):
-            await commands.change("zfs", "destroy", "-r", name)
 
 
 async def block_bytes(commands: Commands, sector_bytes: int) -> int:

@@ -79,6 +79,27 @@ return found
 """Looks at one dataset, its snapshots, and all below it."""
 
 
+FIND_RECEIVING: Final = """
+args = ...
+argv = args["argv"]
+local found = {}
+
+function descend(name)
+    local last = string.match(name, "[^/]+$")
+    if string.sub(last, 1, 11) == ".receiving-" then
+        found[name] = ""
+        return
+    end
+    local guid, source = zfs.get_prop(name, "imagestore:receiving")
+    if guid ~= nil and source == name then found[name] = guid end
+    for child in zfs.list.children(name) do descend(child) end
+end
+descend(argv[1])
+return found
+"""
+"""Finds what is on its way in: hidden datasets ("") and volumes with ``RECEIVING`` (its value)."""
+
+
 def all_rows(answer: NvValue, pool: str) -> list[Dataset]:
     """The datasets that a look has found, in listing order."""
     if not isinstance(answer, dict):

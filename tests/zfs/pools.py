@@ -63,5 +63,6 @@ async def open_uncompressed(name: str) -> ZfsPool:
 
 async def empty(pool: ZfsPool) -> None:
     """Destroy everything but the root, and take off the mark."""
-    await pool.set_mark(None)
+    if await pool.mark() is not None:
+        await pool.set_mark(None)
     await pool.destroy([row.target for row in await pool.list() if row.name])

@@ -24,6 +24,11 @@ class ZfsStore:
         self.directory = directory
         self._image_service = image_service
         self._process: subprocess.Popen[bytes] | None = None
+        self._address = ""
+
+    def client(self) -> Client:
+        """A client of it; it is started if it does not run."""
+        return Client(self._address) if self._process is not None else self.start()
 
     def start(self) -> Client:
         """Start it; a client of it once it is ready. Fails with its own words if it is not."""
@@ -50,7 +55,8 @@ class ZfsStore:
         if address is None:
             self.end(signal.SIGKILL)
             raise AssertionError(f"the store did not start: {(self.directory / 'log').read_text()[-2000:]}")
-        return Client(address[0])
+        self._address = address[0]
+        return Client(self._address)
 
     def end(self, how: signal.Signals = signal.SIGTERM) -> None:
         """Signal it and wait until it is gone."""

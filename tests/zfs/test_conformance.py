@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+import trio
 
 from tests.pools import conformance
 from tests.zfs.pools import ZfsHarness, empty, open_uncompressed, pool_on_file
@@ -18,12 +19,21 @@ def pool_name(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield name
 
 
+@pytest.fixture(scope="module")
+def opened(pool_name: str) -> Iterator[list[ZfsHarness]]:
+    """The one harness of the module, once a test has opened it: opening takes seconds in the machine."""
+    opened: list[ZfsHarness] = []
+    yield opened
+    for harness in opened:
+        trio.run(harness.pool.close)
+
+
 @pytest.fixture
-async def harness(pool_name: str) -> AsyncIterator[ZfsHarness]:
-    harness = ZfsHarness(await open_uncompressed(pool_name))
-    yield harness
-    await empty(harness.pool)
-    await harness.pool.close()
+async def harness(pool_name: str, opened: list[ZfsHarness]) -> AsyncIterator[ZfsHarness]:
+    if not opened:
+        opened.append(ZfsHarness(await open_uncompressed(pool_name)))
+    yield opened[0]
+    await empty(opened[0].pool)
 
 
 class TestLooking(conformance.Looking):
