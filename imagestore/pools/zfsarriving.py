@@ -22,6 +22,7 @@ from imagestore import names
 from imagestore.errors import (
     AlreadyExists,
     Blocked,
+    ImageStoreError,
     Modified,
     NotFound,
     NotSnapshot,
@@ -49,6 +50,9 @@ class _Destination(Protocol):
 
     async def admit(self, reception: Reception) -> None:
         """Whether what was verified may be released."""
+
+    def explain(self, error: Modified) -> ImageStoreError:
+        """The kernel's refusal, with the names that it does not tell."""
 
     async def publish(self, snapshots: Sequence[str]) -> Sequence[Dataset]:
         """All is in the pool: make it visible, tagged; the volume, then its snapshots."""
@@ -191,6 +195,9 @@ class _New:
     async def admit(self, reception: Reception) -> None:
         pass
 
+    def explain(self, error: Modified) -> ImageStoreError:
+        return error
+
     async def publish(self, snapshots: Sequence[str]) -> Sequence[Dataset]:
         ground = self._ground
         received = await ground.received([f"{self.hidden}@{snapshot}" for snapshot in snapshots])
@@ -244,6 +251,9 @@ class _Onto:
         await self.check()
         if reception.held_snapshots > 1:
             await self._set([(RECEIVING, str(self._base.guid))])
+
+    def explain(self, error: Modified) -> ImageStoreError:
+        return Modified.since(self._volume.name, self._base.name)
 
     async def publish(self, snapshots: Sequence[str]) -> Sequence[Dataset]:
         ground, name = self._ground, self._volume.name
@@ -314,7 +324,10 @@ class ZfsReceiver:
     async def _finish(self) -> Sequence[Dataset]:
         await trio.to_thread.run_sync(self._reception.finish, limiter=_FEEDING)
         await self._destination.admit(self._reception)
-        await trio.to_thread.run_sync(self._reception.release, limiter=_FEEDING)
+        try:
+            await trio.to_thread.run_sync(self._reception.release, limiter=_FEEDING)
+        except Modified as error:
+            raise self._destination.explain(error) from None
         return await self._destination.publish(self._reception.snapshots)
 
     async def abort(self) -> None:
