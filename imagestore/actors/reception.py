@@ -225,7 +225,7 @@ class _Reception:
             self._judge_again()
             await zpool.reserve(self._operation, self._growth(), renew=True)
             rows = await receiver.finish()
-            zpool.received(rows)
+            zpool.received(rows, self._operation)
             await self._conclude()
         return rows
 

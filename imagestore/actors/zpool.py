@@ -336,9 +336,9 @@ class ZpoolActor:
         """
         return await self._mailbox.ask(lambda reply: Execute(command=command, reply=reply))
 
-    def received(self, rows: Sequence[Dataset]) -> None:
-        """Take into the view what a receiver of the driver has made visible."""
-        self.view.put(rows)
+    def received(self, rows: Sequence[Dataset], operation: str) -> None:
+        """Take into the view what a receiver of the driver has made visible for ``operation``."""
+        self._put_made(rows, operation)
 
     async def discard(self, rows: Sequence[Dataset]) -> None:
         """Destroy what a change that failed has made; if a part is gone already, the next start does it."""
