@@ -150,8 +150,5 @@ def test_zfs_receives_what_our_writer_writes(
     # And back: the real sender's stream of it is read by us.
     applied(tmp_path / "back", sent(f"{target}@s1"))
     assert (tmp_path / "back").read_bytes() == contents[1]
-
-
-def test_a_scrub_finds_nothing_wrong_with_what_was_received(pool_name: str, contents: list[bytes]) -> None:
     command("zpool", "scrub", "-w", pool_name)
     assert "errors: No known data errors" in command("zpool", "status", pool_name)
