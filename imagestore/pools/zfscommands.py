@@ -21,7 +21,7 @@ from typing import TypeVar
 import trio
 from msgspec import Struct
 
-from imagestore.errors import PoolError
+from imagestore.errors import NotFound, PoolError
 from imagestore.pools.zfscore import ZfsCore
 from imagestore.pools.zfsfailures import failure, failure_of_number
 from imagestore.streams.nvlist import NvValue
@@ -92,11 +92,17 @@ class Commands:
         except OSError as error:
             raise PoolError(f"{words[0]} cannot be started: {error.strerror}") from error
 
-    async def look(self, *words: str) -> str:
-        """Run a command that changes nothing; its output. Raises what ``failure`` makes of a failure."""
+    async def look(self, *words: str, may_lack: bool = False) -> str:
+        """Run a command that changes nothing; its output.
+
+        With ``may_lack`` some of what it is asked about may not exist.
+        Raises what ``failure`` makes of a failure.
+        """
         finished = await self._run(words)
         if finished.status:
-            raise failure(words, finished.complaint, self.pool)
+            error = failure(words, finished.complaint, self.pool)
+            if not (may_lack and isinstance(error, NotFound)):
+                raise error
         return finished.output
 
     async def change(self, *words: str) -> str:

@@ -19,7 +19,7 @@ from imagestore.pools import zfsdevices
 from imagestore.pools.base import Dataset, Identity, Target
 from imagestore.pools.zfscommands import Commands
 from imagestore.pools.zfsfailures import in_use
-from imagestore.pools.zfsrows import LOOK_AT, LOOK_UNDER, all_rows, rows
+from imagestore.pools.zfsrows import FEW, GET, LIST, LOOK, all_rows, listed_rows, rows
 from imagestore.pools.zfswatch import Watch
 
 NODE_SECONDS = 30.0
@@ -112,8 +112,8 @@ class ZfsGround:
 
     async def under(self, name: str) -> Sequence[Dataset]:
         """A dataset, its snapshots, and all that is in it, in listing order. Raises NotFound."""
-        answer = await self.commands.program(LOOK_UNDER, [self.full(name)], changes=False)
-        found = await trio.to_thread.run_sync(rows, answer, self.pool)
+        text = await self.look(*LIST, self.full(name))
+        found = await trio.to_thread.run_sync(listed_rows, text, self.pool)
         if not found:
             raise NotFound(detail=f"{name}: no such dataset")
         return found
@@ -122,12 +122,15 @@ class ZfsGround:
         """The rows of those of ``wanted`` that exist, in listing order."""
         if not wanted:
             return ()
-        answer = await self.commands.program(LOOK_AT, [self.full(name) for name in wanted], changes=False)
-        return rows(answer, self.pool)
+        asked = [self.full(name) for name in dict.fromkeys(wanted)]
+        if len(asked) <= FEW:
+            return rows(await self.commands.program(LOOK, asked, changes=False), self.pool)
+        text = await self.commands.look(*GET, *asked, may_lack=True)
+        return await trio.to_thread.run_sync(listed_rows, text, self.pool)
 
     async def received(self, wanted: Sequence[str]) -> Sequence[Target]:
         """Datasets on their way in, which nothing else shows."""
-        answer = await self.commands.program(LOOK_AT, [self.full(name) for name in wanted], changes=False)
+        answer = await self.commands.program(LOOK, [self.full(name) for name in wanted], changes=False)
         return [row.target for row in all_rows(answer, self.pool)]
 
     async def rows(self, wanted: Sequence[str]) -> Sequence[Dataset]:

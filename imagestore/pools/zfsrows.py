@@ -1,10 +1,11 @@
-"""Datasets as OpenZFS tells of them: the program that asks, and what its answer means.
+"""Datasets as OpenZFS tells of them: how it is asked, and what its answers mean.
 
-A channel program without a transaction looks at everything at one instant and
-in one call.  It can tell a property's source, which ``zfs list`` cannot:
-snapshots and children inherit the user properties of their dataset and would
-seem to carry its tags.  Ours are only those that stand on the dataset itself;
-a tag that came with somebody's stream is none.
+A few datasets are looked at by a channel program without a transaction, which
+costs no process; many by one ``zfs get``, which is three times as quick for
+each.  Both tell a property's source, which ``zfs list`` does not: snapshots
+and children inherit the user properties of their dataset and would seem to
+carry its tags.  Ours are only those that stand on the dataset itself; a tag
+that came with somebody's stream is none.
 """
 
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ _FIELDS: Final = 9 + len(TAG_NAMES)
 
 _KINDS: Final[dict[str, Kind]] = {"filesystem": "filesystem", "volume": "volume", "snapshot": "snapshot"}
 
-_LOOK: Final = """
+LOOK: Final = """
 args = ...
 argv = args["argv"]
 local native = { "type", "guid", "createtxg", "creation", "volsize", "written", "referenced", "origin",
@@ -51,33 +52,30 @@ function look(name)
     end
     found[name] = table.concat(fields, string.char(31))
 end
-"""
 
-LOOK_AT: Final = (
-    _LOOK
-    + """
 for _, name in ipairs(argv) do
     if zfs.exists(name) then look(name) end
 end
 return found
 """
-)
-"""Looks at the datasets of its arguments; those that are not there are left out."""
+"""The program that looks at the datasets of its arguments; those that are not there are left out."""
 
-LOOK_UNDER: Final = (
-    _LOOK
-    + """
-function descend(name)
-    look(name)
-    for snapshot in zfs.list.snapshots(name) do look(snapshot) end
-    for child in zfs.list.children(name) do descend(child) end
-end
-if zfs.exists(argv[1]) then descend(argv[1]) end
-return found
-"""
-)
-"""Looks at one dataset, its snapshots, and all below it."""
+_NATIVE: Final = (
+    "type", "guid", "createtxg", "creation", "volsize", "written", "referenced", "origin", "refreservation",
+)  # fmt: skip
+_ASKED: Final = (*_NATIVE, *(PREFIX + name for name in TAG_NAMES))
 
+GET: Final = (
+    "zfs", "get", "-Hp", "-t", "filesystem,volume,snapshot", "-o", "name,property,value,source",
+    ",".join(_ASKED),
+)  # fmt: skip
+"""The command that looks at the datasets whose names follow."""
+
+LIST: Final = (*GET[:2], "-r", *GET[2:])
+"""The command that looks at one dataset, its snapshots, and all below it; the name follows."""
+
+FEW: Final = 6
+"""Up to so many datasets are looked at more quickly by the program."""
 
 FIND_RECEIVING: Final = """
 args = ...
@@ -106,6 +104,20 @@ def all_rows(answer: NvValue, pool: str) -> list[Dataset]:
         raise PoolError(f"a look at pool {pool} gave an answer that is not understood: {answer!r}")
     found = [_row(relative(name, pool), fields, pool) for name, fields in answer.items()]
     return sorted(found, key=listing_key)
+
+
+def listed_rows(text: str, pool: str) -> list[Dataset]:
+    """The datasets in the output of ``LIST``, as :func:`rows`."""
+    found: dict[str, dict[str, str]] = {}
+    for line in text.splitlines():
+        name, key, value, source = line.split("\t")
+        properties = found.setdefault(name, {})
+        if value != "-" and (source == "local" or not key.startswith(PREFIX)):
+            properties[key] = value
+    answer: NvValue = {
+        name: _SEPARATOR.join(properties.get(key, "") for key in _ASKED) for name, properties in found.items()
+    }
+    return rows(answer, pool)
 
 
 def rows(answer: NvValue, pool: str) -> list[Dataset]:

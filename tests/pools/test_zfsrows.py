@@ -16,7 +16,7 @@ from imagestore.errors import (
 )
 from imagestore.pools.base import Tags
 from imagestore.pools.zfsprograms import refusal_of
-from imagestore.pools.zfsrows import rows, signed, tag_properties, unsigned
+from imagestore.pools.zfsrows import listed_rows, rows, signed, tag_properties, unsigned
 from imagestore.streams.nvlist import NvValue
 
 
@@ -52,6 +52,37 @@ def test_a_row_says_what_the_pool_says() -> None:
     assert not volume.sparse
     assert found["c"].origin == "v@s2"
     assert found["c"].sparse
+
+
+def test_what_the_command_lists_is_what_the_program_sees() -> None:
+    text = """\
+tank\ttype\tfilesystem\t-
+tank\tguid\t7\t-
+tank\tcreatetxg\t1\t-
+tank\tcreation\t1795514500\t-
+tank\tvolsize\t-\t-
+tank\twritten\t98304\t-
+tank\treferenced\t98304\t-
+tank\torigin\t-\t-
+tank\trefreservation\t0\tdefault
+tank\timagestore:op\top-9\tlocal
+tank\timagestore:kind\t-\t-
+tank/c\ttype\tvolume\t-
+tank/c\tguid\t16106755916728254781\t-
+tank/c\tcreatetxg\t31\t-
+tank/c\tcreation\t1795514522\t-
+tank/c\tvolsize\t1048576\tlocal
+tank/c\twritten\t0\t-
+tank/c\treferenced\t57344\t-
+tank/c\torigin\ttank/v@s2\t-
+tank/c\trefreservation\t0\tdefault
+tank/c\timagestore:op\top-9\tinherited from tank
+tank/c\timagestore:kind\tdisk\treceived
+"""
+    root, clone = listed_rows(text, "tank")
+    assert (root.name, root.kind, root.tags) == ("", "filesystem", Tags(op="op-9"))
+    assert (clone.name, clone.guid, clone.origin, clone.tags) == ("c", 16106755916728254781, "v@s2", Tags())
+    assert (clone.volsize, clone.written, clone.referenced, clone.sparse) == (1048576, 0, 57344, True)
 
 
 @pytest.mark.parametrize("answer", [None, "", {"tank/v": "volume"}, {"tank/v": 7}])

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from imagestore.errors import Held, InUse, NoSpace, PoolBusy, PoolError
-from imagestore.pools.base import NO_TAGS, NewFilesystem, NewVolume, Receiver
+from imagestore.errors import Held, InUse, NoSpace, NotFound, PoolBusy, PoolError
+from imagestore.pools.base import NO_TAGS, NewFilesystem, NewVolume, Receiver, Target
 from imagestore.pools.zfs import ZfsPool, open_zfs_pool
 from imagestore.pools.zfsopening import block_bytes_for, data_disks
+from imagestore.pools.zfsrows import FEW
 from imagestore.streams.snapshot import SnapshotInfo
 from imagestore.streams.writer import write_stream
 from tests.pools.harness import DISK, MIB, PARENT, SNAPSHOT, VOLUME, filesystem, listed, snapshot, volume
@@ -94,6 +95,17 @@ async def test_an_image_of_odd_size_keeps_its_size(pool: ZfsPool) -> None:
         assert file.read() == content
 
 
+async def test_many_are_looked_at_as_few_are(pool: ZfsPool) -> None:
+    made = [await filesystem(pool, f"f{number}") for number in range(FEW + 2)]
+    taken = await pool.snapshot([row.target for row in made], "s", SNAPSHOT)
+    assert [row.name for row in taken] == [f"{row.name}@s" for row in made]
+    assert [await pool.get(row.name) for row in taken] == list(taken)
+    gone = Target(name="gone", guid=1, createtxg=1)
+    with pytest.raises(NotFound, match="not found") as refusal:
+        await pool.snapshot([*(row.target for row in made), gone], "t", SNAPSHOT)
+    assert "gone" in refusal.value.detail
+
+
 async def test_a_hold_keeps_a_snapshot(pool: ZfsPool) -> None:
     taken = await snapshot(pool, await volume(pool, "v"), "s")
     command("zfs", "hold", "backup", "tank/v@s")
@@ -152,13 +164,13 @@ async def test_a_child_of_an_earlier_life_is_waited_for(pool_name: str) -> None:
 
 
 async def test_a_full_pool_refuses_and_leaves_nothing(tmp_path: Path) -> None:
-    with pool_on_file("small", tmp_path, size_bytes=96 * MIB) as name:
+    with pool_on_file("small", tmp_path, size_bytes=64 * MIB) as name:
         pool = await open_zfs_pool(name)
         noise = random.Random(4).randbytes(MIB)
         async with pool.receive_raw("big", VOLUME, snapshot="s", snapshot_tags=SNAPSHOT) as receiver:
             with pytest.raises(NoSpace):
-                await feed_all(receiver, [noise] * 100)
-        stream = full_stream(tmp_path / "content", noise * 80)
+                await feed_all(receiver, [noise] * 64)
+        stream = full_stream(tmp_path / "content", noise * 56)
         async with pool.receive_stream("big", VOLUME, snapshot_tags=SNAPSHOT) as receiver:
             with pytest.raises(NoSpace):
                 await feed_all(receiver, [stream])
