@@ -152,3 +152,28 @@ def test_zfs_receives_what_our_writer_writes(
     assert (tmp_path / "back").read_bytes() == contents[1]
     command("zpool", "scrub", "-w", pool_name)
     assert "errors: No known data errors" in command("zpool", "status", pool_name)
+
+
+def test_real_increments_on_top_of_ours_are_read_by_us(
+    pool_name: str, contents: list[bytes], tmp_path: Path
+) -> None:
+    ours = SnapshotInfo(name="ours/v@s", guid=0x1234567890ABCDE, volsize=SIZE, volblocksize=8192)
+    kept = tmp_path / "kept"
+    kept.write_bytes(contents[0])
+    with kept.open("rb") as source:
+        stream = b"".join(map(bytes, write_stream(source.fileno(), ours)))
+    target = f"{pool_name}/onwards"
+    command("zfs", "receive", "-u", target, data=stream)
+    expected = bytearray(contents[0])
+    base = ours
+    for number in range(2):
+        patch = bytes([number + 1]) * 20_000
+        with open(device(target), "r+b", buffering=0) as volume:
+            volume.seek(1 << 20)
+            volume.write(patch)
+            os.fsync(volume.fileno())
+        expected[1 << 20 : (1 << 20) + len(patch)] = patch
+        command("zfs", "snapshot", f"{target}@r{number}")
+        before = f"{target}@{base.snapshot}"
+        base = applied(kept, sent("-i", before, f"{target}@r{number}"), base)
+        assert kept.read_bytes() == expected
