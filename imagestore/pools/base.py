@@ -2,7 +2,7 @@
 
 Drivers know datasets and bytes.  They know nothing of images, guests, journals
 or HTTP.  Names are relative to the pool (see ``imagestore.names``); the caller
-has checked them.  One conformance suite, ``tests/pools/conformance.py``, runs
+has checked them.  One conformance suite, ``tests/pools/conformance``, runs
 against every driver, on the real thing.
 
 What every driver promises:

@@ -8,8 +8,6 @@ import pytest
 from tests.pools import conformance
 from tests.pools.directories import DirectoryHarness, open_harness
 
-pool = conformance.pool
-
 
 @pytest.fixture
 async def harness(tmp_path: Path) -> AsyncIterator[DirectoryHarness]:
@@ -18,37 +16,4 @@ async def harness(tmp_path: Path) -> AsyncIterator[DirectoryHarness]:
     await harness.pool.close()
 
 
-class TestLooking(conformance.Looking):
-    pass
-
-
-class TestCreating(conformance.Creating):
-    pass
-
-
-class TestSnapshotting(conformance.Snapshotting):
-    pass
-
-
-class TestDestroying(conformance.Destroying):
-    pass
-
-
-class TestRollingBack(conformance.RollingBack):
-    pass
-
-
-class TestAltering(conformance.Altering):
-    pass
-
-
-class TestReceiving(conformance.Receiving):
-    pass
-
-
-class TestReceivingOnto(conformance.ReceivingOnto):
-    pass
-
-
-class TestSending(conformance.Sending):
-    pass
+globals().update(conformance.suite())

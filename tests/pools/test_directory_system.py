@@ -31,8 +31,6 @@ from tests.pools.harness import (
 
 pytestmark = pytest.mark.system
 
-pool = conformance.pool
-
 
 @pytest.fixture(scope="module", params=["xfs", "btrfs"])
 def mount(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
@@ -48,36 +46,7 @@ async def harness(mount: Path, request: pytest.FixtureRequest) -> AsyncIterator[
     await harness.pool.close()
 
 
-class TestLooking(conformance.Looking):
-    pass
-
-
-class TestCreating(conformance.Creating):
-    pass
-
-
-class TestSnapshotting(conformance.Snapshotting):
-    pass
-
-
-class TestDestroying(conformance.Destroying):
-    pass
-
-
-class TestRollingBack(conformance.RollingBack):
-    pass
-
-
-class TestAltering(conformance.Altering):
-    pass
-
-
-class TestReceiving(conformance.Receiving):
-    pass
-
-
-class TestSending(conformance.Sending):
-    pass
+globals().update(conformance.suite())
 
 
 @pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs"])

@@ -10,8 +10,6 @@ from tests.zfs.pools import ZfsHarness, empty, open_uncompressed, pool_on_file
 
 pytestmark = pytest.mark.zfs
 
-pool = conformance.pool
-
 
 @pytest.fixture(scope="module")
 def pool_name(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
@@ -36,37 +34,4 @@ async def harness(pool_name: str, opened: list[ZfsHarness]) -> AsyncIterator[Zfs
     await empty(opened[0].pool)
 
 
-class TestLooking(conformance.Looking):
-    pass
-
-
-class TestCreating(conformance.Creating):
-    pass
-
-
-class TestSnapshotting(conformance.Snapshotting):
-    pass
-
-
-class TestDestroying(conformance.Destroying):
-    pass
-
-
-class TestRollingBack(conformance.RollingBack):
-    pass
-
-
-class TestAltering(conformance.Altering):
-    pass
-
-
-class TestReceiving(conformance.Receiving):
-    pass
-
-
-class TestReceivingOnto(conformance.ReceivingOnto):
-    pass
-
-
-class TestSending(conformance.Sending):
-    pass
+globals().update(conformance.suite())
