@@ -16,7 +16,7 @@ All snapshots are kept from being destroyed until the archive has ended.
 
 import hashlib
 import tarfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack
 
 import msgspec
@@ -46,7 +46,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
 
 async def guest_archive(
     driver: PoolDriver, guest: str, snapshot: str, disks: Sequence[Dataset]
-) -> AsyncIterator[bytes | memoryview]:
+) -> AsyncGenerator[bytes | memoryview, None]:
     """The archive's bytes. ``disks`` are the snapshots of the guest's volumes, in order.
 
     Raises, while iterated, what ``PoolDriver.send`` raises, and PoolError when

@@ -374,7 +374,7 @@ class Methods:
                 chunks=archive,
             )
         finally:
-            await archive.aclose()  # type: ignore[attr-defined]  # an async generator, whatever its annotation
+            await archive.aclose()
 
     @asynccontextmanager
     async def receive(self, request: ReceiveRequest, caller: Caller = LOCAL) -> AsyncIterator[Upload]:
