@@ -10,7 +10,8 @@ import time
 from msgspec import Struct
 
 from imagestore import names
-from imagestore.actors.effects import created, dataset_id
+from imagestore.actors.decisions import dataset_id
+from imagestore.actors.effects import created
 from imagestore.actors.operation import Operations
 from imagestore.actors.view import View
 from imagestore.config import Config

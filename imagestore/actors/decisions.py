@@ -97,7 +97,7 @@ def complete_image(image: str, state: State, view: View) -> ImageRows | None:
     snapshot = view.get(record.snapshot.name)
     if volume is None or snapshot is None:
         return None
-    if _id(volume) != record.volume or _id(snapshot) != record.snapshot:
+    if dataset_id(volume) != record.volume or dataset_id(snapshot) != record.snapshot:
         return None
     return ImageRows(volume=volume, snapshot=snapshot)
 
@@ -121,12 +121,13 @@ def disk_sizes(disks: Iterable[DiskOrder], state: State, view: View) -> list[int
     return sizes
 
 
-def _id(row: Dataset) -> DatasetId:
+def dataset_id(row: Dataset) -> DatasetId:
+    """A row of the pool as intents and facts name it."""
     return DatasetId(name=row.name, guid=row.guid, createtxg=row.createtxg)
 
 
 def _ids(rows: Iterable[Dataset]) -> tuple[DatasetId, ...]:
-    return tuple(_id(row) for row in rows)
+    return tuple(dataset_id(row) for row in rows)
 
 
 def _existing(name: str, state: State, view: View) -> Dataset:
@@ -264,7 +265,7 @@ def _clone_image(command: CloneImage, state: State, view: View) -> Settled | Pla
         raise AlreadyExists.named(command.name, detail=what_is_there(row))
     clone = NewClone(
         name=command.name,
-        origin=_id(image.snapshot),
+        origin=dataset_id(image.snapshot),
         size_bytes=image.snapshot.volsize,
         image=command.image,
         guest=guest_of(command.name),
@@ -284,7 +285,7 @@ def _check_not_protected(rows: Iterable[Dataset], state: State) -> None:
         if row.name in ("", names.IMAGES, names.GUESTS):
             raise Blocked(f"dataset cannot be destroyed: {row.name or 'the pool'}", blockers=(row.name,))
         image = state.images.get(row.name.partition("@")[0].removeprefix(f"{names.IMAGES}/"))
-        if image is not None and _id(row) in (image.volume, image.snapshot):
+        if image is not None and dataset_id(row) in (image.volume, image.snapshot):
             raise Blocked(
                 f"dataset belongs to image {image.id}: {row.name}",
                 blockers=(row.name,),
@@ -324,7 +325,8 @@ def _delete_image(command: DeleteImage, state: State, view: View) -> Plan:
     doomed: tuple[Dataset, ...] = ()
     volume = view.get(names.image(command.image))
     if volume is not None and (
-        _id(volume) == record.volume or state.owned(volume.name, volume.guid, volume.createtxg) is not None
+        dataset_id(volume) == record.volume
+        or state.owned(volume.name, volume.guid, volume.createtxg) is not None
     ):
         doomed = tuple(view.under(volume.name))
         _check_no_clones(doomed, view, "image")
@@ -464,7 +466,7 @@ def _new_disk(
     assert image is not None, "disk_sizes looked for it"
     return NewClone(
         name=name,
-        origin=_id(image.snapshot),
+        origin=dataset_id(image.snapshot),
         size_bytes=size,
         image=disk.image,
         guest=guest,

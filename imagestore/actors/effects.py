@@ -11,6 +11,7 @@ from typing import assert_never
 
 from imagestore import names
 from imagestore.actors import zpool
+from imagestore.actors.decisions import dataset_id
 from imagestore.actors.view import View
 from imagestore.events.catalogue import (
     CreateIntent,
@@ -43,10 +44,6 @@ RAW_SNAPSHOT = "image"
 
 def target(dataset: DatasetId) -> Target:
     return Target(name=dataset.name, guid=dataset.guid, createtxg=dataset.createtxg)
-
-
-def dataset_id(row: Dataset) -> DatasetId:
-    return DatasetId(name=row.name, guid=row.guid, createtxg=row.createtxg)
 
 
 def driver_command(operation: str, intent: Intent, *, force: bool) -> zpool.Command | None:
