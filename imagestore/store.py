@@ -50,7 +50,7 @@ from imagestore.http.settings import HttpSettings
 from imagestore.identifiers import uuid7_maker
 from imagestore.methods import Actors, Methods
 from imagestore.pools.base import Mark, PoolDriver
-from imagestore.pools.directory import open_directory_pool
+from imagestore.pools.directory.driver import open_directory_pool
 from imagestore.service import Readiness
 
 _log = logging.getLogger(__name__)
@@ -240,7 +240,7 @@ async def open_pool(config: Config, *, create: bool = True) -> AsyncIterator[Poo
     kind, place = config.pool_address
     pool: PoolDriver
     if kind == "zfs":
-        from imagestore.pools.zfs import open_zfs_pool
+        from imagestore.pools.zfs.driver import open_zfs_pool
 
         pool = await open_zfs_pool(place, lock_deadline=config.recovery_wait_seconds)
     else:

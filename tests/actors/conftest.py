@@ -10,7 +10,7 @@ import trio
 from imagestore.actors.operation import Operations
 from imagestore.actors.zpool import ZpoolActor
 from imagestore.pools.base import NewFilesystem, PoolDriver, Tags
-from imagestore.pools.directory import open_directory_pool
+from imagestore.pools.directory.driver import open_directory_pool
 from tests.actors.memory_journal import MemoryJournal
 
 

@@ -25,7 +25,7 @@ from msgspec.structs import replace
 from imagestore import store as store_module
 from imagestore.events.files import SystemFiles
 from imagestore.events.journal import open_journal
-from imagestore.pools.directory import open_directory_pool
+from imagestore.pools.directory.driver import open_directory_pool
 from imagestore.store import Store
 from tests.crash.process import ROOT, Place
 from tests.crash.scene import ACTIONS, config_of, prepare

@@ -15,8 +15,8 @@ import trio
 from msgspec.structs import replace
 
 from imagestore.pools.base import Dataset, NewClone, NewFilesystem, NewVolume, PoolDriver
-from imagestore.pools.creating import BLOCK_SIZE_BYTES
-from imagestore.pools.directory import DirectoryPool, open_directory_pool
+from imagestore.pools.directory.creating import BLOCK_SIZE_BYTES
+from imagestore.pools.directory.driver import DirectoryPool, open_directory_pool
 from imagestore.streams.snapshot import SnapshotInfo
 from imagestore.streams.writer import write_stream
 from tests.pools.harness import DISK, MIB, PARENT, SNAPSHOT, VOLUME, snapshot, volume, write

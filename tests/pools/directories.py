@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from imagestore.pools.base import PoolDriver
-from imagestore.pools.directory import DirectoryPool, open_directory_pool
+from imagestore.pools.directory.driver import DirectoryPool, open_directory_pool
 
 
 class DirectoryHarness:

@@ -20,7 +20,7 @@ import trio
 
 from imagestore.errors import NoSpace
 from imagestore.pools.base import NewClone, NewFilesystem, NewVolume
-from imagestore.pools.directory import DirectoryPool, open_directory_pool
+from imagestore.pools.directory.driver import DirectoryPool, open_directory_pool
 from tests.pools.harness import DISK, MIB, PARENT, SNAPSHOT, VOLUME, listed, snapshot, volume
 
 ACTIONS = ("create", "create", "snapshot", "destroy", "reopen", "refill")

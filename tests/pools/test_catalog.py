@@ -7,7 +7,7 @@ import pytest
 import trio
 
 from imagestore.pools.base import Dataset, Kind
-from imagestore.pools.catalog import Catalog, Entry, create_catalog
+from imagestore.pools.directory.catalog import Catalog, Entry, create_catalog
 
 MANY = 1000
 

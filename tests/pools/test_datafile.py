@@ -6,7 +6,14 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagestore.pools.datafile import DataFiles, Extent, changed_bytes, copy_sparse, data_runs, nothing
+from imagestore.pools.directory.datafile import (
+    DataFiles,
+    Extent,
+    changed_bytes,
+    copy_sparse,
+    data_runs,
+    nothing,
+)
 
 BLOCKS = 24
 

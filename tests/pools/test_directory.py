@@ -15,8 +15,8 @@ import trio
 
 from imagestore.errors import AlreadyExists, ConfigError, InUse, NoSpace, NotValid, PoolBusy, PoolError
 from imagestore.pools.base import NewClone, NewFilesystem, NewVolume
-from imagestore.pools.catalog import Catalog
-from imagestore.pools.directory import open_directory_pool
+from imagestore.pools.directory.catalog import Catalog
+from imagestore.pools.directory.driver import open_directory_pool
 from tests.pools import crashing
 from tests.pools.directories import DirectoryHarness, open_harness
 from tests.pools.harness import (
@@ -411,7 +411,7 @@ class TestFailures:
 _LIMITED = """
 import resource, signal, sys, trio
 from imagestore import errors
-from imagestore.pools.directory import open_directory_pool
+from imagestore.pools.directory.driver import open_directory_pool
 from tests.pools.harness import VOLUME, listed
 
 async def main(path):

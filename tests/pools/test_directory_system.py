@@ -12,7 +12,7 @@ import trio
 
 from imagestore.errors import InUse, NoSpace, PoolError
 from imagestore.pools.base import NewClone, PoolDriver
-from imagestore.pools.directory import open_directory_pool
+from imagestore.pools.directory.driver import open_directory_pool
 from tests.pools import conformance
 from tests.pools.directories import DirectoryHarness, loop_mount, open_harness
 from tests.pools.harness import (

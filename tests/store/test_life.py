@@ -24,7 +24,7 @@ from imagestore.events.catalogue import DatasetLost, OperationFinished
 from imagestore.events.journal import Journal
 from imagestore.model import GuestRequest, ImageRequest, SnapshotRequest, VolumeRequest
 from imagestore.pools.base import Mark
-from imagestore.pools.directory import DirectoryPool, open_directory_pool
+from imagestore.pools.directory.driver import DirectoryPool, open_directory_pool
 from imagestore.rebuild import rebuild
 from imagestore.store import Store, create
 from tests.imageservice import ImageService, answer

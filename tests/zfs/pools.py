@@ -8,9 +8,9 @@ from pathlib import Path
 
 import trio
 
-from imagestore.pools.zfs import ZfsPool, open_zfs_pool
-from imagestore.pools.zfsdevices import wait_for_nodes
-from imagestore.pools.zfsground import NODE_SECONDS
+from imagestore.pools.zfs.devices import wait_for_nodes
+from imagestore.pools.zfs.driver import ZfsPool, open_zfs_pool
+from imagestore.pools.zfs.ground import NODE_SECONDS
 from tests.pools.harness import MIB
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from imagestore.errors import Held, InUse, NoSpace, NotFound, PoolBusy, PoolError
 from imagestore.pools.base import NO_TAGS, NewFilesystem, NewVolume, Receiver, Target
-from imagestore.pools.zfs import ZfsPool, open_zfs_pool
-from imagestore.pools.zfsopening import block_bytes_for, data_disks
-from imagestore.pools.zfsrows import FEW
+from imagestore.pools.zfs.driver import ZfsPool, open_zfs_pool
+from imagestore.pools.zfs.opening import block_bytes_for, data_disks
+from imagestore.pools.zfs.rows import FEW
 from imagestore.streams.snapshot import SnapshotInfo
 from imagestore.streams.writer import write_stream
 from tests.pools.harness import DISK, MIB, PARENT, SNAPSHOT, VOLUME, filesystem, listed, snapshot, volume

@@ -15,8 +15,8 @@ from imagestore.errors import (
     PoolError,
 )
 from imagestore.pools.base import Tags
-from imagestore.pools.zfsprograms import refusal_of
-from imagestore.pools.zfsrows import listed_rows, rows, signed, tag_properties, unsigned
+from imagestore.pools.zfs.programs import refusal_of
+from imagestore.pools.zfs.rows import listed_rows, rows, signed, tag_properties, unsigned
 from imagestore.streams.nvlist import NvValue
 
 

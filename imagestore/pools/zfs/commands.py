@@ -22,8 +22,8 @@ import trio
 from msgspec import Struct
 
 from imagestore.errors import NotFound, PoolError
-from imagestore.pools.zfscore import ZfsCore
-from imagestore.pools.zfsfailures import failure, failure_of_number
+from imagestore.pools.zfs.core import ZfsCore
+from imagestore.pools.zfs.failures import failure, failure_of_number
 from imagestore.streams.nvlist import NvValue
 
 CHANGE_SECONDS = 300.0

@@ -28,9 +28,9 @@ from imagestore.errors import (
     PoolError,
 )
 from imagestore.pools.base import Target
-from imagestore.pools.zfscommands import Commands
-from imagestore.pools.zfsfailures import in_use, relative
-from imagestore.pools.zfsrows import signed
+from imagestore.pools.zfs.commands import Commands
+from imagestore.pools.zfs.failures import in_use, relative
+from imagestore.pools.zfs.rows import signed
 from imagestore.streams.nvlist import NvValue
 
 _COMMON: Final = """

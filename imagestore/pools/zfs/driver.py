@@ -1,7 +1,7 @@
 """The ZFS driver: a pool of OpenZFS, through the ``zfs`` and ``zpool`` commands.
 
-How changes are made is in ``zfschanging``, how content comes and goes in
-``zfsarriving`` and ``zfssending``.  New file systems are never mounted
+How changes are made is in ``changing``, how content comes and goes in
+``arriving`` and ``sending``.  New file systems are never mounted
 (``canmount=off``): a channel program refuses those that are.  New volumes are
 sparse, lz4, ``volmode=dev``, and have a ``volblocksize`` for the pool's
 geometry.
@@ -21,13 +21,13 @@ from contextlib import AbstractAsyncContextManager
 import trio
 
 from imagestore.errors import PoolError
-from imagestore.pools import zfsarriving, zfschanging, zfsopening, zfsprograms, zfssending
 from imagestore.pools.base import Creation, Dataset, Mark, Receiver, Space, Tags, Target
-from imagestore.pools.zfscommands import Commands
-from imagestore.pools.zfsground import Compression, ZfsGround
-from imagestore.pools.zfsprograms import Setting
-from imagestore.pools.zfsrows import PREFIX, unsigned
-from imagestore.pools.zfswatch import Watch
+from imagestore.pools.zfs import arriving, changing, opening, programs, sending
+from imagestore.pools.zfs.commands import Commands
+from imagestore.pools.zfs.ground import Compression, ZfsGround
+from imagestore.pools.zfs.programs import Setting
+from imagestore.pools.zfs.rows import PREFIX, unsigned
+from imagestore.pools.zfs.watch import Watch
 
 _JOURNAL = f"{PREFIX}journal"
 _EPOCH = f"{PREFIX}epoch"
@@ -39,7 +39,7 @@ LOCK_SECONDS = 60.0
 async def open_zfs_pool(
     name: str,
     *,
-    lock_directory: str = zfsopening.LOCK_DIRECTORY,
+    lock_directory: str = opening.LOCK_DIRECTORY,
     lock_deadline: float = LOCK_SECONDS,
     compression: Compression = "lz4",
     clock: Callable[[], float] = time.time,
@@ -55,11 +55,11 @@ async def open_zfs_pool(
         PoolBusy: a store or a child of one still has it after ``lock_deadline``.
         PoolError: there is no such pool, it does not work, or there is no OpenZFS.
     """
-    lock = await zfsopening.take_lock(name, lock_directory, lock_deadline)
+    lock = await opening.take_lock(name, lock_directory, lock_deadline)
     try:
         commands = Commands(name, lock)
-        sector_bytes = await zfsopening.check_pool(commands)
-        block_bytes = await zfsopening.block_bytes(commands, sector_bytes)
+        sector_bytes = await opening.check_pool(commands)
+        block_bytes = await opening.block_bytes(commands, sector_bytes)
         watch = Watch(commands)
     except BaseException:
         os.close(lock)
@@ -74,7 +74,7 @@ async def open_zfs_pool(
         entropy=entropy,
     )
     try:
-        await zfsarriving.undo_broken_off(ground)
+        await arriving.undo_broken_off(ground)
     except BaseException:
         await ground.close()
         raise
@@ -108,7 +108,7 @@ class ZfsPool:
     async def set_mark(self, mark: Mark | None) -> None:
         root = await self.get("")
         pairs = [(_JOURNAL, mark.journal if mark else ""), (_EPOCH, str(mark.epoch) if mark else "")]
-        await zfsprograms.set_properties(self._ground.commands, [Setting(root.target, pairs)])
+        await programs.set_properties(self._ground.commands, [Setting(root.target, pairs)])
 
     # -- looking ----------------------------------------------------------------
 
@@ -137,37 +137,37 @@ class ZfsPool:
     # -- changing ---------------------------------------------------------------
 
     async def create(self, creations: Sequence[Creation]) -> Sequence[Dataset]:
-        return await zfschanging.create(self._ground, creations)
+        return await changing.create(self._ground, creations)
 
     async def snapshot(self, volumes: Sequence[Target], snapshot: str, tags: Tags) -> Sequence[Dataset]:
-        return await zfschanging.snapshot(self._ground, volumes, snapshot, tags)
+        return await changing.snapshot(self._ground, volumes, snapshot, tags)
 
     async def destroy(self, targets: Sequence[Target], *, force: bool = False) -> None:
-        await zfschanging.destroy(self._ground, targets)
+        await changing.destroy(self._ground, targets)
 
     async def rollback(
         self, snapshots: Sequence[Target], *, destroy: Sequence[Target], operation: str, force: bool = False
     ) -> Sequence[Dataset]:
-        return await zfschanging.rollback(self._ground, snapshots, destroy, operation)
+        return await changing.rollback(self._ground, snapshots, destroy, operation)
 
     async def rename(self, target: Target, name: str) -> Sequence[Dataset]:
-        return await zfschanging.rename(self._ground, target, name)
+        return await changing.rename(self._ground, target, name)
 
     async def resize(self, volume: Target, size: int) -> Dataset:
-        return await zfschanging.resize(self._ground, volume, size)
+        return await changing.resize(self._ground, volume, size)
 
     async def tag(self, target: Target, tags: Tags) -> Dataset:
-        return await zfschanging.tag(self._ground, target, tags)
+        return await changing.tag(self._ground, target, tags)
 
     # -- streams ----------------------------------------------------------------
 
     def send(
         self, snapshot: Target, *, base: Target | None = None, skip: int = 0
     ) -> AbstractAsyncContextManager[AsyncIterator[bytes | memoryview]]:
-        return zfssending.send(self._ground, snapshot, base, skip)
+        return sending.send(self._ground, snapshot, base, skip)
 
     async def send_bytes(self, snapshot: Target, *, base: Target | None = None) -> int:
-        return await zfssending.send_bytes(self._ground, snapshot, base)
+        return await sending.send_bytes(self._ground, snapshot, base)
 
     def receive_stream(
         self,
@@ -178,14 +178,14 @@ class ZfsPool:
         origin: Target | None = None,
         read_only: bool = False,
     ) -> AbstractAsyncContextManager[Receiver]:
-        return zfsarriving.receive_stream(self._ground, name, tags, snapshot_tags, origin)
+        return arriving.receive_stream(self._ground, name, tags, snapshot_tags, origin)
 
     def receive_onto(
         self, volume: Target, *, base: Target, snapshot_tags: Tags, operation: str, force: bool = False
     ) -> AbstractAsyncContextManager[Receiver]:
-        return zfsarriving.receive_onto(self._ground, volume, base, snapshot_tags, operation, force)
+        return arriving.receive_onto(self._ground, volume, base, snapshot_tags, operation, force)
 
     def receive_raw(
         self, name: str, tags: Tags, *, snapshot: str, snapshot_tags: Tags, read_only: bool = False
     ) -> AbstractAsyncContextManager[Receiver]:
-        return zfsarriving.receive_raw(self._ground, name, tags, snapshot, snapshot_tags)
+        return arriving.receive_raw(self._ground, name, tags, snapshot, snapshot_tags)

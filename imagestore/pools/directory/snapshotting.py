@@ -16,12 +16,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from imagestore.errors import InUse, NotFound
-from imagestore.pools import rules
 from imagestore.pools.base import Dataset, Tags, Target
-from imagestore.pools.catalog import Catalog, Entry
-from imagestore.pools.datafile import SNAPSHOT_MODE, DataFiles, changed_bytes, extents
-from imagestore.pools.ground import Ground, seen_writers
-from imagestore.pools.groupcommit import Step
+from imagestore.pools.directory import rules
+from imagestore.pools.directory.catalog import Catalog, Entry
+from imagestore.pools.directory.datafile import SNAPSHOT_MODE, DataFiles, changed_bytes, extents
+from imagestore.pools.directory.ground import Ground, seen_writers
+from imagestore.pools.directory.groupcommit import Step
 from imagestore.pools.inuse import Leases
 
 _TRIES = 20

@@ -7,12 +7,12 @@ import trio
 from msgspec.structs import replace
 
 from imagestore.errors import InvalidArgument, NotVolume
-from imagestore.pools import rules
 from imagestore.pools.base import Dataset, Tags, Target
-from imagestore.pools.ground import Ground
-from imagestore.pools.groupcommit import Step
+from imagestore.pools.directory import rules
+from imagestore.pools.directory.ground import Ground
+from imagestore.pools.directory.groupcommit import Step
+from imagestore.pools.directory.opening import finish_resize
 from imagestore.pools.inuse import Leases
-from imagestore.pools.opening import finish_resize
 
 
 async def rename(ground: Ground, target: Target, name: str) -> Sequence[Dataset]:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from imagestore.pools.zfscommands import Commands
+from imagestore.pools.zfs.commands import Commands
 
 MUCH_BYTES = 16 << 20
 """Written to the pool since the last look: sizes are worth another."""

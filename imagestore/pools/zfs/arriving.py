@@ -30,13 +30,20 @@ from imagestore.errors import (
     NotVolume,
     PoolError,
 )
-from imagestore.pools import zfsprograms
 from imagestore.pools.base import Dataset, Receiver, Tags, Target
-from imagestore.pools.zfsfailures import in_use, relative
-from imagestore.pools.zfsground import VOLMODE, ZfsGround, check_name, uncancelled
-from imagestore.pools.zfsprograms import Setting
-from imagestore.pools.zfsreceiving import RawSource, Reception, Source, StreamSource
-from imagestore.pools.zfsrows import FIND_RECEIVING, RECEIVING, RECEIVING_PREFIX, options, tag_pairs, unsigned
+from imagestore.pools.zfs import programs
+from imagestore.pools.zfs.failures import in_use, relative
+from imagestore.pools.zfs.ground import VOLMODE, ZfsGround, check_name, uncancelled
+from imagestore.pools.zfs.programs import Setting
+from imagestore.pools.zfs.receiving import RawSource, Reception, Source, StreamSource
+from imagestore.pools.zfs.rows import (
+    FIND_RECEIVING,
+    RECEIVING,
+    RECEIVING_PREFIX,
+    options,
+    tag_pairs,
+    unsigned,
+)
 from imagestore.streams.snapshot import SnapshotInfo
 
 HOP_BYTES = 1 << 20
@@ -78,7 +85,7 @@ def receive_raw(
     """See ``PoolDriver.receive_raw``."""
 
     def source(_base: SnapshotInfo | None) -> Source:
-        from imagestore.pools.zfsraw import RawStream  # numpy is loaded with the first image
+        from imagestore.pools.zfs.raw import RawStream  # numpy is loaded with the first image
 
         names.check_snapshot_dest(snapshot)
         guid = int.from_bytes(ground.entropy(8), "little") or 1
@@ -202,7 +209,7 @@ class _New:
         ground = self._ground
         received = await ground.received([f"{self.hidden}@{snapshot}" for snapshot in snapshots])
         pairs = [pair for pair in tag_pairs(self._snapshot_tags) if pair[1]]
-        await zfsprograms.set_properties(ground.commands, [Setting(target, pairs) for target in received])
+        await programs.set_properties(ground.commands, [Setting(target, pairs) for target in received])
         await ground.rename(self.hidden, self._name)
         await ground.wait_for_nodes([self._name])
         return await ground.rows([self._name, *(f"{self._name}@{snapshot}" for snapshot in snapshots)])
@@ -259,7 +266,7 @@ class _Onto:
         ground, name = self._ground, self._volume.name
         made = await ground.rows([f"{name}@{snapshot}" for snapshot in snapshots])
         pairs = [pair for pair in tag_pairs(self._snapshot_tags) if pair[1]]
-        await zfsprograms.set_properties(
+        await programs.set_properties(
             ground.commands,
             [
                 Setting(self._volume, [("imagestore:last", self._operation), (RECEIVING, "")]),
@@ -273,15 +280,15 @@ class _Onto:
             await go_back(self._ground, self._volume, self._base, self._operation)
 
     async def _set(self, pairs: list[tuple[str, str]]) -> None:
-        await zfsprograms.set_properties(self._ground.commands, [Setting(self._volume, pairs)])
+        await programs.set_properties(self._ground.commands, [Setting(self._volume, pairs)])
 
 
 async def go_back(ground: ZfsGround, volume: Target, base: Target, operation: str) -> None:
     """Undo a reception that was broken off between two snapshots."""
     rows = await ground.under(volume.name)
     newer = [row.target for row in rows if row.kind == "snapshot" and row.createtxg > base.createtxg]
-    await zfsprograms.rollback(ground.commands, [base], newer, operation)
-    await zfsprograms.set_properties(ground.commands, [Setting(volume, [(RECEIVING, "")])])
+    await programs.rollback(ground.commands, [base], newer, operation)
+    await programs.set_properties(ground.commands, [Setting(volume, [(RECEIVING, "")])])
 
 
 async def undo_broken_off(ground: ZfsGround) -> None:

@@ -3,9 +3,9 @@
 No byte of a stranger's stream reaches ``zfs receive`` before it was verified
 (``streams.guard``), and no END of a snapshot that must not be seen yet.  A
 package comes out of the guard as plain streams, one reception each.  Raw
-images are made into a stream on the way (``zfsraw``).
+images are made into a stream on the way (``raw``).
 
-Where it goes, and when it may be seen, is ``zfsarriving``'s to say.  Every
+Where it goes, and when it may be seen, is ``arriving``'s to say.  Every
 method blocks; they are called in worker threads, one at a time.
 """
 
@@ -20,13 +20,13 @@ from msgspec import Struct
 
 from imagestore import names
 from imagestore.errors import ImageStoreError, PoolError, StreamError
-from imagestore.pools.zfscommands import Commands
-from imagestore.pools.zfsfailures import failure
+from imagestore.pools.zfs.commands import Commands
+from imagestore.pools.zfs.failures import failure
 from imagestore.streams.guard import ReceiveGuard
 from imagestore.streams.snapshot import SnapshotInfo
 
 if TYPE_CHECKING:
-    from imagestore.pools.zfsraw import RawStream
+    from imagestore.pools.zfs.raw import RawStream
 
 END_SECONDS = 300.0
 """How long a child may take to end after the last byte."""

@@ -25,7 +25,6 @@ from imagestore.errors import (
     NotSnapshot,
     NotVolume,
 )
-from imagestore.pools import zfsprograms
 from imagestore.pools.base import (
     Creation,
     Dataset,
@@ -35,9 +34,10 @@ from imagestore.pools.base import (
     Tags,
     Target,
 )
-from imagestore.pools.zfscore import Properties
-from imagestore.pools.zfsfailures import in_use
-from imagestore.pools.zfsground import (
+from imagestore.pools.zfs import programs
+from imagestore.pools.zfs.core import Properties
+from imagestore.pools.zfs.failures import in_use
+from imagestore.pools.zfs.ground import (
     COMPRESSIONS,
     VOLMODE,
     ZfsGround,
@@ -45,8 +45,8 @@ from imagestore.pools.zfsground import (
     check_size,
     uncancelled,
 )
-from imagestore.pools.zfsprograms import Setting
-from imagestore.pools.zfsrows import tag_pairs, tag_properties
+from imagestore.pools.zfs.programs import Setting
+from imagestore.pools.zfs.rows import tag_pairs, tag_properties
 
 
 async def create(ground: ZfsGround, creations: Sequence[Creation]) -> Sequence[Dataset]:
@@ -78,7 +78,7 @@ async def _create(ground: ZfsGround, creations: Sequence[Creation]) -> Sequence[
         return await ground.rows(made)
     except ImageStoreError:
         for row in reversed(await ground.existing(made)):
-            await ground.retry_busy([row.name], partial(zfsprograms.destroy, ground.commands, [row.target]))
+            await ground.retry_busy([row.name], partial(programs.destroy, ground.commands, [row.target]))
         raise
 
 
@@ -145,7 +145,7 @@ async def destroy(ground: ZfsGround, targets: Sequence[Target]) -> None:
 
     async def go() -> None:
         every = [target.name for target in targets]
-        await ground.retry_busy(every, partial(zfsprograms.destroy, ground.commands, targets))
+        await ground.retry_busy(every, partial(programs.destroy, ground.commands, targets))
         await ground.wait_until_gone(every)
 
     if targets:
@@ -164,7 +164,7 @@ async def rollback(
     ground.check_not_sending(newer)
 
     async def go() -> Sequence[Dataset]:
-        program = partial(zfsprograms.rollback, ground.commands, snapshots, newer, operation)
+        program = partial(programs.rollback, ground.commands, snapshots, newer, operation)
         await ground.retry_busy(datasets, program)
         return await ground.rows(datasets)
 
@@ -226,7 +226,7 @@ async def tag(ground: ZfsGround, target: Target, tags: Tags) -> Dataset:
     """See ``PoolDriver.tag``."""
 
     async def go() -> Dataset:
-        await zfsprograms.set_properties(ground.commands, [Setting(target, tag_pairs(tags))])
+        await programs.set_properties(ground.commands, [Setting(target, tag_pairs(tags))])
         return await ground.get(target.name)
 
     return await uncancelled(go)

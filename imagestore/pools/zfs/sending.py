@@ -17,8 +17,8 @@ import trio
 from imagestore import names
 from imagestore.errors import NotSnapshot, NotValid, NotVolume, PoolError
 from imagestore.pools.base import Dataset, Target
-from imagestore.pools.zfsfailures import failure
-from imagestore.pools.zfsground import ZfsGround, uncancelled
+from imagestore.pools.zfs.failures import failure
+from imagestore.pools.zfs.ground import ZfsGround, uncancelled
 
 PIECE_BYTES: Final = 256 << 10
 """A piece is at least so long, but for the last."""

@@ -12,10 +12,10 @@ import trio
 from msgspec import Struct
 from msgspec.structs import replace
 
-from imagestore.pools import rules
 from imagestore.pools.base import Dataset, Target
-from imagestore.pools.ground import Ground
-from imagestore.pools.groupcommit import Step
+from imagestore.pools.directory import rules
+from imagestore.pools.directory.ground import Ground
+from imagestore.pools.directory.groupcommit import Step
 from imagestore.pools.inuse import Leases
 
 

@@ -16,8 +16,8 @@ from msgspec import Struct
 from imagestore import names
 from imagestore.errors import NotFound, NotSnapshot, NotValid, NotVolume
 from imagestore.pools.base import Target
-from imagestore.pools.catalog import Catalog, Entry
-from imagestore.pools.ground import Ground
+from imagestore.pools.directory.catalog import Catalog, Entry
+from imagestore.pools.directory.ground import Ground
 from imagestore.streams.snapshot import SnapshotInfo
 from imagestore.streams.writer import write_stream
 

@@ -15,12 +15,12 @@ import trio
 
 from imagestore import names
 from imagestore.errors import AlreadyExists, Held, InUse, InvalidArgument, NotFound, PoolError
-from imagestore.pools import zfsdevices
 from imagestore.pools.base import Dataset, Identity, Target
-from imagestore.pools.zfscommands import Commands
-from imagestore.pools.zfsfailures import in_use
-from imagestore.pools.zfsrows import FEW, GET, LIST, LOOK, all_rows, listed_rows, rows
-from imagestore.pools.zfswatch import Watch
+from imagestore.pools.zfs import devices
+from imagestore.pools.zfs.commands import Commands
+from imagestore.pools.zfs.failures import in_use
+from imagestore.pools.zfs.rows import FEW, GET, LIST, LOOK, all_rows, listed_rows, rows
+from imagestore.pools.zfs.watch import Watch
 
 NODE_SECONDS = 30.0
 """How long a device node may take to appear."""
@@ -103,7 +103,7 @@ class ZfsGround:
         return names.full(name, self.pool)
 
     def device(self, name: str) -> str:
-        return zfsdevices.node(self.pool, name)
+        return devices.node(self.pool, name)
 
     # -- looking ----------------------------------------------------------------
 
@@ -155,7 +155,7 @@ class ZfsGround:
 
     async def users(self, name: str) -> Sequence[str]:
         """Who has the volume open for writing."""
-        return await trio.to_thread.run_sync(zfsdevices.users, self.device(name))
+        return await trio.to_thread.run_sync(devices.users, self.device(name))
 
     async def properties(self, name: str, *wanted: str) -> dict[str, str]:
         """Properties of one dataset as a channel program has them; those that are not there are left out.
@@ -216,13 +216,13 @@ class ZfsGround:
             raise Held.named(kept)
 
     async def wait_for_nodes(self, volumes: Iterable[str], *, flickers: bool = False) -> None:
-        """See ``zfsdevices.wait_for_nodes``."""
+        """See ``devices.wait_for_nodes``."""
         paths = [self.device(name) for name in volumes]
-        await zfsdevices.wait_for_nodes(paths, NODE_SECONDS, flickers=flickers)
+        await devices.wait_for_nodes(paths, NODE_SECONDS, flickers=flickers)
 
     async def wait_until_gone(self, volumes: Iterable[str]) -> None:
         paths = [self.device(name) for name in volumes if "@" not in name]
-        await zfsdevices.wait_until_gone(paths, NODE_SECONDS)
+        await devices.wait_until_gone(paths, NODE_SECONDS)
 
 
 async def uncancelled(function: Callable[..., Awaitable[T]], *arguments: object) -> T:

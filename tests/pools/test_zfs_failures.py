@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from imagestore import errors
-from imagestore.pools.zfsfailures import NOTHING_OVERRIDES, failure, in_use, relative
+from imagestore.pools.zfs.failures import NOTHING_OVERRIDES, failure, in_use, relative
 
 RECORDED = [json.loads(line) for line in (Path(__file__).parent / "zfs_texts.jsonl").read_text().splitlines()]
 

@@ -23,11 +23,11 @@ from msgspec.structs import replace
 
 from imagestore.errors import ImageStoreError, InUse, NoSpace, NotFound, PoolError
 from imagestore.pools.base import Dataset, Kind, Tags, Target
-from imagestore.pools.catalog import Entry
-from imagestore.pools.failures import pool_failures
-from imagestore.pools.groupcommit import GroupCommit, Step
+from imagestore.pools.directory.catalog import Entry
+from imagestore.pools.directory.failures import pool_failures
+from imagestore.pools.directory.groupcommit import GroupCommit, Step
+from imagestore.pools.directory.opening import Opened, make_reserve, random_guid, spend_reserve
 from imagestore.pools.inuse import Leases, writers
-from imagestore.pools.opening import Opened, make_reserve, random_guid, spend_reserve
 
 T = TypeVar("T")
 
@@ -286,7 +286,7 @@ class _Turn:
 
 
 def guarded(doing: str, function: Callable[[], T]) -> T:
-    """Run ``function``; see :func:`imagestore.pools.failures.pool_failures`."""
+    """Run ``function``; see :func:`imagestore.pools.directory.failures.pool_failures`."""
     with pool_failures(doing):
         return function()
 

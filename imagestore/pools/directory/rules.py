@@ -23,8 +23,8 @@ from imagestore.errors import (
     NotVolume,
 )
 from imagestore.pools.base import Creation, Kind, NewClone, NewFilesystem, NewVolume, Target
-from imagestore.pools.catalog import Catalog, Entry
-from imagestore.pools.links import check_name
+from imagestore.pools.directory.catalog import Catalog, Entry
+from imagestore.pools.directory.links import check_name
 
 MAX_SIZE_BYTES = (1 << 63) - 512
 """The largest volume, if the file system takes it (off_t)."""

@@ -20,16 +20,22 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from imagestore.errors import AlreadyExists, Modified, NotFound
-from imagestore.pools import rules
 from imagestore.pools.base import Dataset, Receiver, Tags, Target
-from imagestore.pools.catalog import Entry
-from imagestore.pools.datafile import changed_bytes, extents, same_content
-from imagestore.pools.ground import Ground
-from imagestore.pools.groupcommit import Step
+from imagestore.pools.directory import rules
+from imagestore.pools.directory.catalog import Entry
+from imagestore.pools.directory.datafile import changed_bytes, extents, same_content
+from imagestore.pools.directory.ground import Ground
+from imagestore.pools.directory.groupcommit import Step
+from imagestore.pools.directory.receiving import (
+    Arrived,
+    open_copy,
+    reception,
+    record_snapshots,
+    snapshot_info,
+)
+from imagestore.pools.directory.sinks import StreamSink
+from imagestore.pools.directory.snapshotting import CLOCK_TICK_NS
 from imagestore.pools.inuse import Leases
-from imagestore.pools.receiving import Arrived, open_copy, reception, record_snapshots, snapshot_info
-from imagestore.pools.sinks import StreamSink
-from imagestore.pools.snapshotting import CLOCK_TICK_NS
 
 
 @asynccontextmanager

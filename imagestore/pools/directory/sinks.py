@@ -10,9 +10,9 @@ from typing import Protocol
 from msgspec import Struct
 
 from imagestore.errors import ContentRefused, ImageStoreError, StreamError
-from imagestore.pools import rules
-from imagestore.pools.creating import BLOCK_SIZE_BYTES
-from imagestore.pools.links import check_name
+from imagestore.pools.directory import rules
+from imagestore.pools.directory.creating import BLOCK_SIZE_BYTES
+from imagestore.pools.directory.links import check_name
 from imagestore.streams import files as sparse
 from imagestore.streams.snapshot import SnapshotInfo
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from imagestore.pools.zfsopening import block_bytes_for, data_disks
+from imagestore.pools.zfs.opening import block_bytes_for, data_disks
 
 STATUS = """\
   pool: tank

@@ -59,7 +59,8 @@ import trio
 from msgspec.structs import replace
 
 from imagestore.errors import NoSpace
-from imagestore.pools import (
+from imagestore.pools.base import Creation, Dataset, Mark, Receiver, Space, Tags, Target
+from imagestore.pools.directory import (
     altering,
     creating,
     destroying,
@@ -68,11 +69,10 @@ from imagestore.pools import (
     sending,
     snapshotting,
 )
-from imagestore.pools.base import Creation, Dataset, Mark, Receiver, Space, Tags, Target
-from imagestore.pools.ground import Ground, guarded, seen_writers, written_bytes
+from imagestore.pools.directory.ground import Ground, guarded, seen_writers, written_bytes
+from imagestore.pools.directory.opening import busy, open_parts, prepare_directories, spend_reserve, try_lock
+from imagestore.pools.directory.sinks import RawSink
 from imagestore.pools.inuse import is_open_for_writing
-from imagestore.pools.opening import busy, open_parts, prepare_directories, spend_reserve, try_lock
-from imagestore.pools.sinks import RawSink
 
 _LOCK_POLL_SECONDS = 0.05
 _MEASURED_AT_ONCE = 256

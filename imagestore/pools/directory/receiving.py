@@ -18,14 +18,14 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from imagestore import names
-from imagestore.pools import rules
 from imagestore.pools.base import Dataset, Receiver, Tags, Target
-from imagestore.pools.catalog import Entry
-from imagestore.pools.datafile import SNAPSHOT_MODE, changed_bytes, extents
-from imagestore.pools.ground import Ground
-from imagestore.pools.groupcommit import Step
-from imagestore.pools.links import check_name
-from imagestore.pools.sinks import Brought, OpenSink, Sink, StreamSink
+from imagestore.pools.directory import rules
+from imagestore.pools.directory.catalog import Entry
+from imagestore.pools.directory.datafile import SNAPSHOT_MODE, changed_bytes, extents
+from imagestore.pools.directory.ground import Ground
+from imagestore.pools.directory.groupcommit import Step
+from imagestore.pools.directory.links import check_name
+from imagestore.pools.directory.sinks import Brought, OpenSink, Sink, StreamSink
 from imagestore.streams.snapshot import SnapshotInfo
 
 HOP_BYTES = 256 << 10

@@ -18,7 +18,7 @@ import trio
 
 from imagestore.errors import ConfigError, PoolBusy, PoolError
 from imagestore.pools.inuse import writers
-from imagestore.pools.zfscommands import Commands
+from imagestore.pools.zfs.commands import Commands
 
 LOCK_DIRECTORY: Final = "/run/lock"
 

@@ -28,9 +28,9 @@ from typing import Generic, TypeVar
 import trio
 
 from imagestore.errors import ImageStoreError, PoolError
-from imagestore.pools.catalog import Catalog
-from imagestore.pools.datafile import DataFiles
-from imagestore.pools.failures import pool_failures
+from imagestore.pools.directory.catalog import Catalog
+from imagestore.pools.directory.datafile import DataFiles
+from imagestore.pools.directory.failures import pool_failures
 
 T = TypeVar("T")
 

@@ -10,11 +10,11 @@ from functools import partial
 from msgspec import Struct
 from msgspec.structs import replace
 
-from imagestore.pools import rules
 from imagestore.pools.base import Creation, Dataset, Kind, NewClone, NewVolume
-from imagestore.pools.catalog import Entry
-from imagestore.pools.ground import Ground
-from imagestore.pools.groupcommit import Step
+from imagestore.pools.directory import rules
+from imagestore.pools.directory.catalog import Entry
+from imagestore.pools.directory.ground import Ground
+from imagestore.pools.directory.groupcommit import Step
 
 BLOCK_SIZE_BYTES = 16384
 """volblocksize of blank and raw volumes: the default of current OpenZFS; costs RAIDZ less than 8 KiB."""

@@ -27,9 +27,9 @@ from msgspec.structs import replace
 
 from imagestore.errors import ConfigError, PoolBusy, PoolError
 from imagestore.pools.base import Dataset
-from imagestore.pools.catalog import Catalog, Entry, create_catalog
-from imagestore.pools.datafile import DataFiles, can_reflink, sync_path
-from imagestore.pools.links import DATA, PRIVATE, LinkTree
+from imagestore.pools.directory.catalog import Catalog, Entry, create_catalog
+from imagestore.pools.directory.datafile import DataFiles, can_reflink, sync_path
+from imagestore.pools.directory.links import DATA, PRIVATE, LinkTree
 
 RESERVE_BYTES = 4 << 20
 

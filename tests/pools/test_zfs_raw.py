@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imagestore.errors import ContentRefused
-from imagestore.pools.zfsraw import SECTOR_BYTES, RawStream
-from imagestore.pools.zfsreceiving import RawSource
+from imagestore.pools.zfs.raw import SECTOR_BYTES, RawStream
+from imagestore.pools.zfs.receiving import RawSource
 from imagestore.streams.applier import StreamApplier
 from imagestore.streams.snapshot import SnapshotInfo
 

@@ -13,7 +13,7 @@ from typing import Final
 
 from imagestore.errors import PoolError
 from imagestore.pools.base import Dataset, Kind, Tags
-from imagestore.pools.zfsfailures import relative
+from imagestore.pools.zfs.failures import relative
 from imagestore.streams.nvlist import NvValue
 
 PREFIX: Final = "imagestore:"

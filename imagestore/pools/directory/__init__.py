@@ -1,0 +1,1 @@
+"""The directory driver: a pool of sparse files and one SQLite catalog."""

@@ -1,0 +1,1 @@
+"""The OpenZFS driver: libzfs_core, and the zfs and zpool commands."""
