@@ -23,7 +23,7 @@ from imagestore.events.catalogue import (
 from imagestore.events.journal import Entry, open_journal
 from imagestore.identifiers import uuid7_maker
 from imagestore.pools.base import Dataset, NewFilesystem, NewVolume, Tags
-from imagestore.pools.directory import open_directory_pool
+from imagestore.pools.directory.driver import open_directory_pool
 
 DISK_BYTES = 1 << 20
 GUESTS_PER_BATCH = 500
