@@ -1,0 +1,19 @@
+"""The RPC methods: from the wire's requests to commands, from rows to answers.
+
+Owns what CONTRACT.md says of each method: the checks in their order, what a
+name means, which actor is asked, what is answered.  Reads come from state and
+view and wait for nobody.  Knows nothing of HTTP, files or start-up.  One file
+holds the methods of one kind of thing.
+"""
+
+from imagestore.methods.addressing import Actors
+from imagestore.methods.guests import GuestMethods
+from imagestore.methods.images import ImageMethods
+from imagestore.methods.streams import StreamMethods
+from imagestore.methods.volumes import VolumeMethods
+
+__all__ = ["Actors", "Methods"]
+
+
+class Methods(ImageMethods, VolumeMethods, StreamMethods, GuestMethods):
+    """The methods of ``imagestore.service.Service`` over a store's actors."""

@@ -1,0 +1,121 @@
+"""What every method needs: the running actors, what a name means, whom to ask, how rows are answered.
+
+Knows nothing of any single method.
+"""
+
+from collections.abc import Sequence
+
+from imagestore import names
+from imagestore.actors.base import Reply, deadline_in
+from imagestore.actors.commands import (
+    Command,
+)
+from imagestore.actors.decisions import is_visible
+from imagestore.actors.fetcher import Fetcher
+from imagestore.actors.guest import Guests
+from imagestore.actors.mutator import Mutate
+from imagestore.actors.operation import Operations
+from imagestore.actors.receptions import Receptions
+from imagestore.actors.volumes import Volumes
+from imagestore.errors import (
+    NotFound,
+    TemporarilyUnavailable,
+)
+from imagestore.model import (
+    MIB,
+    Snapshot,
+    Volume,
+)
+from imagestore.pools.base import Dataset
+from imagestore.service import Caller
+
+
+class Actors:
+    """The actors of a running store, as the methods address them."""
+
+    def __init__(
+        self,
+        operations: Operations,
+        fetcher: Fetcher,
+        guests: Guests,
+        volumes: Volumes,
+        receptions: Receptions,
+    ) -> None:
+        self.operations = operations
+        self.zpool = operations.zpool
+        self.fetcher = fetcher
+        self.guests = guests
+        self.volumes = volumes
+        self.receptions = receptions
+
+
+class Addressing:
+    """The base of all groups of methods."""
+
+    _actors: Actors | None = None
+    _not_serving: str = "store is not running"
+
+    def _running(self) -> Actors:
+        if self._actors is None:
+            raise TemporarilyUnavailable(self._not_serving)
+        return self._actors
+
+    @property
+    def pool_name(self) -> str:
+        return self._running().zpool.pool
+
+    def _full(self, name: str) -> str:
+        return names.full(name, self.pool_name)
+
+    def _resolve(self, text: str) -> str:
+        """The relative name meant: an existing one wins. Raises NotValid."""
+        candidates = names.candidates(text, self.pool_name)
+        return next((name for name in candidates if self._row(name) is not None), candidates[-1])
+
+    def _named(self, text: str) -> Dataset | None:
+        return self._row(self._resolve(text))
+
+    def _row(self, name: str) -> Dataset | None:
+        """The row of a dataset that is listed."""
+        actors = self._running()
+        row = actors.zpool.view.get(name)
+        return row if row is not None and is_visible(row, actors.operations.state) else None
+
+    def _existing(self, text: str) -> Dataset:
+        row = self._row(self._resolve(text))
+        if row is None:
+            raise NotFound(detail=text)
+        return row
+
+    def _listed(self, name: str) -> Sequence[Dataset]:
+        actors = self._running()
+        state = actors.operations.state
+        return [row for row in actors.zpool.view.under(name) if is_visible(row, state)]
+
+    async def _perform(self, name: str, command: Command, caller: Caller) -> Sequence[Dataset]:
+        """Hand ``command`` to the actor that owns ``name`` and wait for its answer."""
+        actors = self._running()
+        reply: Reply[tuple[Dataset, ...]] = Reply()
+        message = Mutate(
+            command=command,
+            principal=caller.principal,
+            deadline=deadline_in(caller.timeout),
+            reply=reply,
+        )
+        parts = name.partition("@")[0].split("/")
+        if parts[0] == names.IMAGES and len(parts) > 1:
+            actors.fetcher.post_nowait(message)
+        elif parts[0] == names.GUESTS and len(parts) > 1:
+            actors.guests.post_nowait(parts[1], message)
+        else:
+            actors.volumes.post_nowait(message)
+        return await reply.wait()
+
+    # -- answers ----------------------------------------------------------------------
+
+    def _volume(self, row: Dataset) -> Volume:
+        device = self._running().zpool.driver.device(row.name) if row.kind == "volume" else ""
+        return Volume(id=self._full(row.name), size=row.volsize // MIB, device=device)
+
+    def _snapshot(self, row: Dataset) -> Snapshot:
+        return Snapshot(id=self._full(row.name), size=row.written // MIB)

@@ -1,0 +1,50 @@
+"""The methods of guests: their disks checked, made and deleted, all or none."""
+
+from imagestore import names
+from imagestore.actors.commands import (
+    CreateGuestDisks,
+    DeleteGuestDisks,
+)
+from imagestore.actors.decisions import disk_sizes
+from imagestore.errors import (
+    InvalidArgument,
+    NoSpace,
+)
+from imagestore.guestorders import answered, ordered, with_sizes
+from imagestore.methods.addressing import Addressing
+from imagestore.model import (
+    GuestRequest,
+    GuestResponse,
+)
+from imagestore.service import LOCAL, Caller
+
+
+class GuestMethods(Addressing):
+    """See the module."""
+
+    async def verify_disks(self, request: GuestRequest, caller: Caller = LOCAL) -> GuestResponse:
+        guest, disks = ordered(request)
+        actors = self._running()
+        sizes = disk_sizes(disks, actors.operations.state, actors.zpool.view)
+        wanted = sum(
+            size for number, size in enumerate(sizes) if names.disk(guest, number) not in actors.zpool.view
+        )
+        free = (await actors.zpool.space()).available
+        if wanted > free:
+            raise NoSpace(detail=f"{wanted} bytes are asked for, {free} are free and not promised")
+        return GuestResponse(guest=with_sizes(request, sizes))
+
+    async def create_guest_disks(self, request: GuestRequest, caller: Caller = LOCAL) -> GuestResponse:
+        guest, disks = ordered(request)
+        command = CreateGuestDisks(guest=guest, disks=disks)
+        rows = await self._perform(names.guest(guest), command, caller)
+        return GuestResponse(guest=answered(request, [self._volume(row) for row in rows]))
+
+    async def delete_guests_disks(self, request: GuestRequest, caller: Caller = LOCAL) -> GuestResponse:
+        if request.guest is None or not request.guest.get("id"):
+            raise InvalidArgument(detail="guest.id is missing")
+        guest = names.check_guest_id(request.guest["id"])
+        command = DeleteGuestDisks(guest=guest, force=request.force)
+        await self._perform(names.guest(guest), command, caller)
+        remaining = {key: value for key, value in request.guest.items() if key != "disks"}
+        return GuestResponse(guest=remaining)

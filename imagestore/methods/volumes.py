@@ -1,0 +1,57 @@
+"""The methods of volumes, free-standing and others, and the room that is left for them."""
+
+from imagestore.actors.commands import (
+    CreateVolume,
+    DeleteDataset,
+)
+from imagestore.errors import (
+    InvalidArgument,
+    NotVolume,
+)
+from imagestore.methods.addressing import Addressing
+from imagestore.model import (
+    MIB,
+    VolumeRequest,
+    VolumeResponse,
+)
+from imagestore.service import LOCAL, Caller
+
+MAX_VOLUME_BYTES = 1 << 62
+"""Larger volumes exist nowhere; the sum of promises stays far from any limit."""
+
+
+class VolumeMethods(Addressing):
+    """See the module."""
+
+    async def list_volumes(self, request: VolumeRequest, caller: Caller = LOCAL) -> VolumeResponse:
+        volumes = [row for row in self._listed("") if row.kind == "volume"]
+        return VolumeResponse(volumes=tuple(map(self._volume, volumes)))
+
+    async def create_volume(self, request: VolumeRequest, caller: Caller = LOCAL) -> VolumeResponse:
+        if not 0 < request.size <= MAX_VOLUME_BYTES // MIB:
+            raise InvalidArgument("need a valid size", detail="size in MiB, from 1 to 2^42")
+        if not request.id:
+            raise InvalidArgument("need an id")
+        name = self._resolve(request.id)
+        rows = await self._perform(name, CreateVolume(name=name, size=request.size * MIB), caller)
+        return VolumeResponse(volumes=tuple(map(self._volume, rows)))
+
+    async def get_volume(self, request: VolumeRequest, caller: Caller = LOCAL) -> VolumeResponse:
+        if not request.id:
+            raise InvalidArgument("need an id")
+        row = self._existing(request.id)
+        if row.kind != "volume":
+            raise NotVolume(detail=f"{request.id} is a {row.kind}")
+        return VolumeResponse(volumes=(self._volume(row),))
+
+    async def delete_dataset(self, request: VolumeRequest, caller: Caller = LOCAL) -> VolumeResponse:
+        if not request.id:
+            raise InvalidArgument("need an id")
+        row = self._existing(request.id)
+        answer = self._volume(row)
+        await self._perform(row.name, DeleteDataset(name=row.name, force=request.force), caller)
+        return VolumeResponse(volumes=(answer,))
+
+    async def space_available(self) -> int:
+        """Bytes that new volumes may still promise."""
+        return (await self._running().zpool.space()).available
