@@ -15,13 +15,14 @@ import click
 from msgspec import Struct
 
 from imagestore.cli.connection import examples
-from imagestore.cli.eventtext import datasets_of, describe, describe_intent, guests_of, images_of
+from imagestore.cli.eventtext import describe, describe_intent
 from imagestore.cli.journal import journal_option
 from imagestore.cli.output import Column, Format, output_option, print_json, print_line, show_rows
 from imagestore.cli.sizes import show_bytes
 from imagestore.errors import InvalidArgument
 from imagestore.events.catalogue import Envelope, OperationFinished, PoolAttached
 from imagestore.events.state import DatasetRecord, ImageRecord, OperationRecord, State
+from imagestore.events.subjects import datasets_of, guests_of, images_of
 from imagestore.names import is_within
 
 _AGO = re.compile(r"([0-9]{1,9})([smhd])\Z")

@@ -1,10 +1,9 @@
-"""What an event says, for people, and which datasets, guests and images it is about.
+"""What an event says, for people.
 
 Pure.  Every event type of the catalogue has its sentence here; the type
 checker sees to it.
 """
 
-from collections.abc import Iterator
 from typing import assert_never
 
 from imagestore.cli.sizes import show_bytes
@@ -37,7 +36,6 @@ from imagestore.events.catalogue import (
     RollbackIntent,
     SnapshotIntent,
 )
-from imagestore.names import GUESTS, IMAGES
 
 
 def describe(event: Event) -> str:
@@ -111,63 +109,3 @@ def _describe_new(new: NewDataset) -> str:
 
 def _names(datasets: tuple[DatasetId, ...]) -> str:
     return ", ".join(dataset.name for dataset in datasets)
-
-
-def datasets_of(event: Event) -> Iterator[str]:
-    """Names of the datasets that an event is about, origins not among them."""
-    match event:
-        case OperationStarted():
-            yield from _datasets_of_intent(event.intent)
-        case OperationFinished():
-            yield from (dataset.name for dataset in event.left_behind)
-        case DatasetRenamed():
-            yield from (event.name, event.new_name)
-        case DatasetCreated() | DatasetDestroyed() | DatasetRolledBack() | DatasetReceived() | DatasetLost():
-            yield event.name
-        case ImageCompleted():
-            yield from (event.volume.name, event.snapshot.name)
-        case ImageRequested() | ImageFailed() | ImageDeleted():
-            yield f"{IMAGES}/{event.image}"
-        case OperationResumed() | JournalOpened() | JournalCut() | PoolAttached():
-            return
-        case _:
-            assert_never(event)
-
-
-def _datasets_of_intent(intent: Intent) -> Iterator[str]:
-    match intent:
-        case CreateIntent():
-            yield from (new.name for new in intent.datasets)
-        case SnapshotIntent():
-            yield from (f"{dataset.name}@{intent.snapshot}" for dataset in intent.datasets)
-        case DestroyIntent():
-            yield from (dataset.name for dataset in intent.datasets)
-        case RollbackIntent():
-            yield from (dataset.name for dataset in (*intent.volumes, *intent.snapshots, *intent.newer))
-        case FetchIntent():
-            yield f"{IMAGES}/{intent.image}"
-        case ReceiveIntent():
-            yield from (*(parent.name for parent in intent.parents), intent.name)
-        case _:
-            assert_never(intent)
-
-
-def images_of(event: Event) -> Iterator[str]:
-    """Ids of the images that an event is about: fetched, deleted, or cloned."""
-    match event:
-        case ImageRequested() | ImageCompleted() | ImageFailed() | ImageDeleted() | DatasetCreated():
-            yield event.image
-        case OperationStarted(intent=FetchIntent() | DestroyIntent() | ReceiveIntent() as intent):
-            yield intent.image
-        case OperationStarted(intent=CreateIntent() as intent):
-            yield from (new.image for new in intent.datasets if isinstance(new, NewClone))
-        case _:
-            return
-
-
-def guests_of(event: Event) -> Iterator[str]:
-    """Ids of the guests whose disks an event is about."""
-    for name in datasets_of(event):
-        first, _, rest = name.partition("/")
-        if first == GUESTS and rest:
-            yield rest.partition("/")[0].partition("@")[0]
