@@ -27,9 +27,10 @@ import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import trio
+from msgspec import Struct
 
 from imagestore import attachment
 from imagestore.actors.fetcher import Fetcher
@@ -44,6 +45,7 @@ from imagestore.config import Config
 from imagestore.errors import ConfigError, PoolError, PoolMismatch
 from imagestore.events import reader
 from imagestore.events.catalogue import PoolAttached
+from imagestore.events.files import SYSTEM_FILES, Files
 from imagestore.events.journal import Journal, JournalSettings, open_journal
 from imagestore.http.server import serve_http
 from imagestore.http.settings import HttpSettings
@@ -64,13 +66,39 @@ EXIT_MARGIN_SECONDS = 1.0
 """How long after the last bounded phase the process is ended whatever hangs."""
 
 
+class Surroundings(Struct, frozen=True, kw_only=True):
+    """What a store stands on: clock, identifiers, the journal's disk, the pool.
+
+    A simulation puts its own in their place.  ``now_ns`` is the wall clock in
+    nanoseconds since 1970; ``new_id`` makes UUIDv7s, by that clock when it is
+    None; with ``threads`` off the journal works on trio's own thread.
+    ``open_pool`` None: the one of the configuration.
+    """
+
+    now_ns: Callable[[], int] = time.time_ns
+    new_id: Callable[[], str] | None = None
+    files: Files = SYSTEM_FILES
+    threads: bool = True
+    open_pool: "Callable[[Config], AbstractAsyncContextManager[PoolDriver]] | None" = None
+
+
+SYSTEM = Surroundings()
+
+
 class Store(Methods):
     """A store made by :func:`create`. Implements ``imagestore.service.Service``."""
 
-    def __init__(self, config: Config, *, trace: Trace = lambda step: None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        trace: Trace = lambda step: None,
+        surroundings: Surroundings = SYSTEM,
+    ) -> None:
         super().__init__()
         self.config = config
         self._trace = trace
+        self._surroundings = surroundings
         self._journal: Journal | None = None
         self._stop = trio.Event()
         self._ended = trio.Event()
@@ -107,7 +135,7 @@ class Store(Methods):
         self._not_serving = "store is starting"
         try:
             async with (
-                open_pool(self.config) as driver,
+                (self._surroundings.open_pool or open_pool)(self.config) as driver,
                 self._open_journal(driver) as journal,
             ):
                 await self._attach(driver, journal)
@@ -135,8 +163,16 @@ class Store(Methods):
             segment_bytes=self.config.journal_segment_bytes,
             checkpoint_events=self.config.checkpoint_events,
             allow_unsafe_filesystem=self.config.allow_unsafe_filesystem,
+            threads=self._surroundings.threads,
         )
-        async with open_journal(self.config.journal, settings=settings, admit=admit) as journal:
+        async with open_journal(
+            self.config.journal,
+            now_ns=self._surroundings.now_ns,
+            new_id=self._surroundings.new_id,
+            files=self._surroundings.files,
+            settings=settings,
+            admit=admit,
+        ) as journal:
             self._journal = journal
             try:
                 yield journal
@@ -153,7 +189,8 @@ class Store(Methods):
     async def _serve(self, driver: PoolDriver, journal: Journal, task_status: trio.TaskStatus[None]) -> None:
         config = self.config
         zpool = ZpoolActor(driver, concurrency=config.driver_concurrency)
-        operations = Operations(journal, zpool, new_id=uuid7_maker(time.time_ns), trace=self._trace)
+        new_id = self._surroundings.new_id or uuid7_maker(self._surroundings.now_ns)
+        operations = Operations(journal, zpool, new_id=new_id, trace=self._trace)
         fetcher = Fetcher(
             operations,
             service=config.image_service,
