@@ -10,9 +10,9 @@ import time
 from msgspec import Struct
 
 from imagestore import names
-from imagestore.actors.decisions import dataset_id
 from imagestore.actors.effects import created
 from imagestore.actors.operation import Operations
+from imagestore.actors.plans import dataset_id
 from imagestore.actors.view import View
 from imagestore.config import Config
 from imagestore.errors import JournalError, PoolMismatch

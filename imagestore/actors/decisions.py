@@ -6,10 +6,8 @@ or returns :class:`Settled` (it is so already) or :class:`Plan` (what to
 journal as the intent).  Nothing here waits, writes or knows trio.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import assert_never
-
-from msgspec import Struct
 
 from imagestore import names
 from imagestore.actors.claims import Claim
@@ -26,11 +24,21 @@ from imagestore.actors.commands import (
     DiskOrder,
     RollbackSnapshot,
 )
+from imagestore.actors.plans import (
+    Plan,
+    Settled,
+    check_no_clones,
+    complete_image,
+    dataset_id,
+    existing,
+    ids,
+    is_guest,
+    is_visible,
+)
 from imagestore.actors.view import View
 from imagestore.errors import (
     AlreadyExists,
     Blocked,
-    HasClones,
     InvalidArgument,
     NewerSnapshots,
     NotFound,
@@ -39,9 +47,7 @@ from imagestore.errors import (
 )
 from imagestore.events.catalogue import (
     CreateIntent,
-    DatasetId,
     DestroyIntent,
-    Intent,
     NewBlank,
     NewClone,
     NewDataset,
@@ -51,60 +57,6 @@ from imagestore.events.catalogue import (
 )
 from imagestore.events.state import State
 from imagestore.pools.base import Dataset
-
-
-class Settled(Struct, frozen=True, kw_only=True):
-    """The pool is as the command wants it. ``rows`` answer it."""
-
-    rows: tuple[Dataset, ...] = ()
-
-
-class Plan(Struct, frozen=True, kw_only=True):
-    """What to do.  ``subject`` is the dataset it is about; ``reserve_bytes`` what it may
-    come to write; ``answer`` names the datasets whose rows answer it; ``gone`` are rows
-    that the answer shows although they will be gone."""
-
-    method: str
-    subject: str
-    intent: Intent
-    reserve_bytes: int = 0
-    force: bool = False
-    answer: tuple[str, ...] = ()
-    gone: tuple[Dataset, ...] = ()
-
-
-class ImageRows(Struct, frozen=True, kw_only=True):
-    volume: Dataset
-    snapshot: Dataset
-
-
-# --- reading -------------------------------------------------------------------
-
-
-def is_visible(row: Dataset, state: State) -> bool:
-    """Datasets of unfinished operations, and staging, are not listed."""
-    if row.name.startswith(f"{names.IMAGES}/{names.STAGING_PREFIX}"):
-        return False
-    return row.tags.op not in state.operations or state.owned(row.name, row.guid, row.createtxg) is not None
-
-
-def complete_image(image: str, state: State, view: View) -> ImageRows | None:
-    """The rows of an image that is whole; None if it is not, or its dataset is gone."""
-    record = state.images.get(image)
-    if record is None or record.volume is None or record.snapshot is None:
-        return None
-    volume = view.get(record.volume.name)
-    snapshot = view.get(record.snapshot.name)
-    if volume is None or snapshot is None:
-        return None
-    if dataset_id(volume) != record.volume or dataset_id(snapshot) != record.snapshot:
-        return None
-    return ImageRows(volume=volume, snapshot=snapshot)
-
-
-def is_guest(row: Dataset) -> bool:
-    """Whether the row is the file system that holds one guest's disks."""
-    return row.kind == "filesystem" and names.parent(row.name) == names.GUESTS
 
 
 def disk_sizes(disks: Iterable[DiskOrder], state: State, view: View) -> list[int]:
@@ -119,22 +71,6 @@ def disk_sizes(disks: Iterable[DiskOrder], state: State, view: View) -> list[int
             raise NotFound(detail=f"image {disk.image}")
         sizes.append(image.snapshot.volsize)
     return sizes
-
-
-def dataset_id(row: Dataset) -> DatasetId:
-    """A row of the pool as intents and facts name it."""
-    return DatasetId(name=row.name, guid=row.guid, createtxg=row.createtxg)
-
-
-def _ids(rows: Iterable[Dataset]) -> tuple[DatasetId, ...]:
-    return tuple(dataset_id(row) for row in rows)
-
-
-def _existing(name: str, state: State, view: View) -> Dataset:
-    row = view.get(name)
-    if row is None or not is_visible(row, state):
-        raise NotFound(detail=name)
-    return row
 
 
 # --- claims ----------------------------------------------------------------------
@@ -293,24 +229,16 @@ def _check_not_protected(rows: Iterable[Dataset], state: State) -> None:
             )
 
 
-def _check_no_clones(doomed: Sequence[Dataset], view: View, what: str = "snapshot") -> None:
-    """Raises HasClones when a clone of a doomed snapshot would be left."""
-    gone = {row.name for row in doomed}
-    clones = sorted({c for row in doomed for c in view.clones(row.name)} - gone)
-    if clones:
-        raise HasClones.of(what, clones)
-
-
 def _delete_dataset(command: DeleteDataset, state: State, view: View) -> Plan:
-    row = _existing(command.name, state, view)
+    row = existing(command.name, state, view)
     dataset, at, snapshot = row.name.partition("@")
     doomed = tuple(_same_snapshot(dataset, snapshot, view) if at else view.under(dataset))
     _check_not_protected(doomed, state)
-    _check_no_clones(doomed, view)
+    check_no_clones(doomed, view)
     return Plan(
         method="DeleteDataset",
         subject=row.name,
-        intent=DestroyIntent(datasets=_ids(doomed)),
+        intent=DestroyIntent(datasets=ids(doomed)),
         force=command.force,
         gone=(row,),
     )
@@ -329,17 +257,17 @@ def _delete_image(command: DeleteImage, state: State, view: View) -> Plan:
         or state.owned(volume.name, volume.guid, volume.createtxg) is not None
     ):
         doomed = tuple(view.under(volume.name))
-        _check_no_clones(doomed, view, "image")
+        check_no_clones(doomed, view, "image")
     return Plan(
         method="DeleteImage",
         subject=names.image(command.image),
-        intent=DestroyIntent(datasets=_ids(doomed), image=command.image),
+        intent=DestroyIntent(datasets=ids(doomed), image=command.image),
         gone=doomed[:1],
     )
 
 
 def _create_snapshot(command: CreateSnapshot, state: State, view: View) -> Plan:
-    top = _existing(command.name, state, view)
+    top = existing(command.name, state, view)
     if top.kind == "snapshot":
         raise InvalidArgument("cannot create a snapshot of a snapshot")
     names.check_snapshot_dest(command.snapshot)
@@ -354,7 +282,7 @@ def _create_snapshot(command: CreateSnapshot, state: State, view: View) -> Plan:
     return Plan(
         method="CreateSnapshot",
         subject=f"{top.name}@{command.snapshot}",
-        intent=SnapshotIntent(datasets=_ids(targets), snapshot=command.snapshot, guest=guest_of(top.name)),
+        intent=SnapshotIntent(datasets=ids(targets), snapshot=command.snapshot, guest=guest_of(top.name)),
         reserve_bytes=sum(_cost_of_snapshot(row) for row in targets),
         answer=tuple(wanted),
     )
@@ -369,7 +297,7 @@ def _cost_of_snapshot(row: Dataset) -> int:
 
 
 def _snapshot_row(name: str, state: State, view: View) -> Dataset:
-    row = _existing(name, state, view)
+    row = existing(name, state, view)
     if row.kind != "snapshot":
         raise NotSnapshot(detail=f"{name} is a {row.kind}")
     return row
@@ -383,11 +311,11 @@ def _delete_snapshot(command: DeleteSnapshot, state: State, view: View) -> Plan:
     if command.recursive or (above is not None and is_guest(above)):
         doomed = _same_snapshot(dataset, snapshot, view)
     _check_not_protected(doomed, state)
-    _check_no_clones(doomed, view)
+    check_no_clones(doomed, view)
     return Plan(
         method="DeleteSnapshot",
         subject=row.name,
-        intent=DestroyIntent(datasets=_ids(doomed)),
+        intent=DestroyIntent(datasets=ids(doomed)),
         gone=tuple(doomed),
     )
 
@@ -415,12 +343,12 @@ def _rollback_snapshot(command: RollbackSnapshot, state: State, view: View) -> P
     if newer and not command.destroy_more_recent:
         raise NewerSnapshots.named([n.name for n in newer])
     _check_not_protected(newer, state)
-    _check_no_clones(newer, view)
+    check_no_clones(newer, view)
     volumes = [v for target in targets if (v := view.get(names.parent(target.name))) is not None]
     return Plan(
         method="RollbackSnapshot",
         subject=row.name,
-        intent=RollbackIntent(snapshots=_ids(targets), volumes=_ids(volumes), newer=_ids(newer)),
+        intent=RollbackIntent(snapshots=ids(targets), volumes=ids(volumes), newer=ids(newer)),
         force=command.force,
         answer=(row.name,),
     )
@@ -484,10 +412,10 @@ def _delete_guest_disks(command: DeleteGuestDisks, view: View) -> Settled | Plan
     doomed = tuple(view.under(names.guest(command.guest)))
     if not doomed:
         return Settled()
-    _check_no_clones(doomed, view)
+    check_no_clones(doomed, view)
     return Plan(
         method="DeleteGuestsDisks",
         subject=names.guest(command.guest),
-        intent=DestroyIntent(datasets=_ids(doomed)),
+        intent=DestroyIntent(datasets=ids(doomed)),
         force=command.force,
     )

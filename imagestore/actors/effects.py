@@ -11,7 +11,7 @@ from typing import assert_never
 
 from imagestore import names
 from imagestore.actors import zpool
-from imagestore.actors.decisions import dataset_id
+from imagestore.actors.plans import dataset_id
 from imagestore.actors.view import View
 from imagestore.events.catalogue import (
     CreateIntent,

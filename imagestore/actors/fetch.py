@@ -17,10 +17,10 @@ from msgspec import Struct
 from imagestore import names
 from imagestore.actors.base import Reply
 from imagestore.actors.claims import Claim
-from imagestore.actors.decisions import Plan, complete_image
 from imagestore.actors.effects import RAW_SNAPSHOT, image_facts
 from imagestore.actors.imageservice import ImageAddress
 from imagestore.actors.operation import Operations
+from imagestore.actors.plans import Plan, complete_image
 from imagestore.actors.space import SpaceKeeper
 from imagestore.actors.transfer import Kind, Phase, Transferred, TransferSettings, transfer
 from imagestore.actors.zpool import Rename, Retag, ZpoolActor

@@ -22,8 +22,9 @@ from typing import Protocol
 from imagestore.actors import zpool as pool_commands
 from imagestore.actors.base import check_deadline
 from imagestore.actors.commands import Command
-from imagestore.actors.decisions import Plan, Settled, claim_of, decide
+from imagestore.actors.decisions import claim_of, decide
 from imagestore.actors.effects import driver_command, facts, named
+from imagestore.actors.plans import Plan, Settled
 from imagestore.actors.zpool import ZpoolActor
 from imagestore.errors import (
     ImageStoreError,

@@ -14,10 +14,10 @@ from contextlib import aclosing
 
 import trio
 
-from imagestore.actors.decisions import Plan
 from imagestore.actors.effects import facts, named, received_tags, target
 from imagestore.actors.incoming import check_same, claim_of, judge
 from imagestore.actors.operation import JUDGEMENTS, Operations
+from imagestore.actors.plans import Plan
 from imagestore.actors.space import SpaceKeeper
 from imagestore.actors.unpacking import Unpacking
 from imagestore.actors.upload import Upload

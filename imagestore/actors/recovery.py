@@ -10,10 +10,10 @@ import logging
 from typing import assert_never
 
 from imagestore import names
-from imagestore.actors.decisions import Plan
 from imagestore.actors.drift import drift
 from imagestore.actors.fetcher import Fetcher
 from imagestore.actors.operation import Operations
+from imagestore.actors.plans import Plan
 from imagestore.actors.verdicts import Finish, GoOn, Requeue, Undo, verdict
 from imagestore.actors.zpool import Destroy
 from imagestore.errors import ImageStoreError

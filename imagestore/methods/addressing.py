@@ -10,11 +10,11 @@ from imagestore.actors.base import Reply, deadline_in
 from imagestore.actors.commands import (
     Command,
 )
-from imagestore.actors.decisions import is_visible
 from imagestore.actors.fetcher import Fetcher
 from imagestore.actors.guest import Guests
 from imagestore.actors.mutator import Mutate
 from imagestore.actors.operation import Operations
+from imagestore.actors.plans import is_visible
 from imagestore.actors.receptions import Receptions
 from imagestore.actors.volumes import Volumes
 from imagestore.errors import (

@@ -11,8 +11,8 @@ from imagestore.actors.commands import (
     CloneImage,
     DeleteImage,
 )
-from imagestore.actors.decisions import complete_image
 from imagestore.actors.fetcher import RequestImage
+from imagestore.actors.plans import complete_image
 from imagestore.errors import (
     InvalidArgument,
     NotFound,

@@ -6,9 +6,9 @@ from functools import partial
 
 from imagestore import names
 from imagestore.actors import upload as uploads
-from imagestore.actors.decisions import is_guest
 from imagestore.actors.incoming import Order
 from imagestore.actors.incremental import base_of
+from imagestore.actors.plans import is_guest
 from imagestore.errors import (
     InvalidArgument,
     NotFound,

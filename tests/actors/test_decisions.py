@@ -14,7 +14,8 @@ from imagestore.actors.commands import (
     DiskOrder,
     RollbackSnapshot,
 )
-from imagestore.actors.decisions import Plan, Settled, claim_of, decide, is_visible
+from imagestore.actors.decisions import claim_of, decide
+from imagestore.actors.plans import Plan, Settled, is_visible
 from imagestore.errors import (
     AlreadyExists,
     Blocked,

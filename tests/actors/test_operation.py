@@ -5,8 +5,8 @@ from msgspec.structs import replace
 
 from imagestore.actors.base import NO_DEADLINE
 from imagestore.actors.commands import CreateSnapshot, CreateVolume, DeleteDataset, DeleteSnapshot
-from imagestore.actors.decisions import Plan
 from imagestore.actors.operation import Operations
+from imagestore.actors.plans import Plan
 from imagestore.actors.zpool import ZpoolActor
 from imagestore.errors import ImageStoreError, NotFound, OutcomeUnknown, ReadOnly, Rejected
 from imagestore.events.catalogue import CreateIntent, Event, OperationFinished, OperationStarted
