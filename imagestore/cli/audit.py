@@ -125,6 +125,39 @@ class TimeType(click.ParamType[int]):
 TIME = TimeType()
 
 
+class Moment(Struct, frozen=True, kw_only=True):
+    """A place in history: after event ``seq``, or at ``time_ns`` (nanoseconds since 1970) if that is None."""
+
+    seq: int | None
+    time_ns: int = 0
+
+    def resolve(self, journal: str) -> int:
+        """The seq meant. Raises InvalidArgument: the journal does not reach so far."""
+        from imagestore.events import reader
+
+        if self.seq is None:
+            return reader.seq_at(journal, self.time_ns)
+        end, _ = reader.head(journal)
+        if self.seq > end:
+            raise InvalidArgument(f"the journal ends at seq {end}, before {self.seq}")
+        return self.seq
+
+
+class MomentType(click.ParamType[Moment]):
+    """A seq, or a time as :class:`TimeType` takes it."""
+
+    name = "seq|time"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Moment:
+        text = str(value)
+        if text.isascii() and text.isdigit() and len(text) <= 18:
+            return Moment(seq=int(text))
+        return Moment(seq=None, time_ns=TIME.convert(text, param, ctx))
+
+
+MOMENT = MomentType()
+
+
 @click.command(
     epilog=examples(
         "imagestore log --journal journal",
@@ -219,18 +252,17 @@ OPERATION_COLUMNS = (
     epilog=examples(
         "imagestore state --journal journal",
         "imagestore state --journal journal --at 1000 -o json",
+        "imagestore state --journal journal --at 2h",
     )
 )
 @journal_option
-@click.option("--at", type=click.IntRange(min=0), metavar="SEQ", help="As it was after this event.")
+@click.option("--at", type=MOMENT, metavar="SEQ|TIME", help="As it was after this event, or at this time.")
 @output_option
-def state(journal: str, at: int | None, output: Format) -> None:
+def state(journal: str, at: Moment | None, output: Format) -> None:
     """What is ours, now or at an earlier time, from the journal."""
     from imagestore.events import reader
 
-    folded = reader.replay(journal, up_to=at)
-    if at is not None and folded.seq < at:
-        raise InvalidArgument(f"the journal ends at seq {folded.seq}, before {at}")
+    folded = reader.replay(journal, up_to=None if at is None else at.resolve(journal))
     if output == "json":
         print_json(folded)
     elif output == "jsonl":

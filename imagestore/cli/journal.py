@@ -1,14 +1,14 @@
-"""``imagestore journal``: check it, print its head, save what is whole of a damaged one.
+"""``imagestore journal``: check it, print its head, copy it, save what is whole of a damaged one.
 
 Offline: no store is asked, none is disturbed.
 """
 
 import os
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from msgspec import Struct
 
 from imagestore.cli.connection import examples
 from imagestore.cli.output import Column, Format, output_option, print_json, print_line, show_one
@@ -16,7 +16,8 @@ from imagestore.config import checkout, load
 from imagestore.errors import Corrupt
 
 if TYPE_CHECKING:
-    from imagestore.events.reader import Report
+    from imagestore.events.backup import Copied
+    from imagestore.events.reader import Head, Report
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -40,26 +41,29 @@ def _place(given: str | None) -> str:
 
 @click.group()
 def journal() -> None:
-    """Check the journal, print its head, save what is whole of a damaged one."""
+    """Check the journal, print its head, back it up, restore, salvage and export it."""
 
 
 @journal.command(
     epilog=examples(
         "imagestore journal verify --journal journal",
         "imagestore journal verify --journal journal -o json",
+        "imagestore journal verify --journal journal --head 4711:6f1d0c…",
     )
 )
 @journal_option
+@click.option("--head", "expected", metavar="SEQ:HASH", help="A head written down elsewhere must be in it.")
 @output_option
 @click.pass_context
-def verify(context: click.Context, journal: str, output: Format) -> None:
+def verify(context: click.Context, journal: str, expected: str | None, output: Format) -> None:
     """Check every segment, frame, link, event and checkpoint; also beside a running store.
 
     Exits 0 if all is whole, 1 if anything is damaged. An unfinished group at the end is no damage.
+    A head that `journal head` printed earlier shows whether history was rewritten since.
     """
     from imagestore.events import reader
 
-    report = reader.verify(journal)
+    report = reader.verify(journal, expected=None if expected is None else _parse_head(expected))
     if output == "json":
         print_json(report)
     elif output == "jsonl":
@@ -67,6 +71,18 @@ def verify(context: click.Context, journal: str, output: Format) -> None:
     else:
         _show_report(report)
     context.exit(0 if report.whole else DAMAGED)
+
+
+def _parse_head(text: str) -> "Head":
+    from imagestore.events.reader import Head
+
+    found = re.fullmatch(r"([0-9]{1,18}):([0-9a-fA-F]+)", text)
+    if found is None:
+        raise click.BadParameter(
+            f"{text!r} is no head; write SEQ:HASH as `imagestore journal head` prints them",
+            param_hint="--head",
+        )
+    return Head(seq=int(found[1]), hash=found[2].lower())
 
 
 def _show_report(report: "Report") -> None:
@@ -79,13 +95,6 @@ def _show_report(report: "Report") -> None:
         click.echo(f"{finding.kind}: {finding.text}")
         if finding.advice:
             click.echo(f"  {finding.advice}")
-
-
-class Head(Struct, frozen=True, kw_only=True):
-    """The last event's seq and the last frame's hash: whoever keeps them can tell a rewritten journal."""
-
-    seq: int
-    hash: str
 
 
 @journal.command(
@@ -101,10 +110,10 @@ def head(journal: str, output: Format) -> None:
 
     seq, digest = reader.head(journal)
     columns = (
-        Column[Head]("seq", lambda row: str(row.seq), right=True),
-        Column[Head]("hash", lambda row: row.hash or "-"),
+        Column[reader.Head]("seq", lambda row: str(row.seq), right=True),
+        Column[reader.Head]("hash", lambda row: row.hash or "-"),
     )
-    show_one(Head(seq=seq, hash=digest), columns, output)
+    show_one(reader.Head(seq=seq, hash=digest), columns, output)
 
 
 @journal.command(epilog=examples("imagestore journal salvage --journal journal --to journal.saved"))
@@ -124,3 +133,56 @@ def salvage(journal: str, to: str) -> None:
             "imagestore recover --pool POOL --journal NEW-DIRECTORY",
         )
     click.echo("nothing was damaged; the copy is complete")
+
+
+@journal.command(
+    epilog=examples("imagestore journal backup --journal journal --to /mnt/backup/imagestore-journal")
+)
+@journal_option
+@click.option(
+    "--to", required=True, metavar="DIR", help="A new directory, or an earlier backup of this journal."
+)
+def backup(journal: str, to: str) -> None:
+    """Copy the journal, verified, also of a running store; of an earlier backup only what it lacks."""
+    from imagestore.events import backup as copying
+
+    _show_copy(to, copying.backup(journal, to))
+
+
+@journal.command(
+    epilog=examples("imagestore journal restore /mnt/backup/imagestore-journal --journal journal")
+)
+@click.argument("backup")
+@journal_option
+def restore(backup: str, journal: str) -> None:
+    """Make a journal out of a backup, in a directory that is missing or empty.
+
+    A store whose pool has seen later openings than the backup refuses to start on it and says how
+    to go on.
+    """
+    from imagestore.events import backup as copying
+
+    _show_copy(journal, copying.restore(backup, journal))
+
+
+def _show_copy(place: str, copied: "Copied") -> None:
+    click.echo(
+        f"{place}: journal {copied.journal}, {copied.segments} segments ({copied.written} written), "
+        f"head {copied.seq}:{copied.hash}"
+    )
+
+
+@journal.command(
+    epilog=examples(
+        "imagestore journal export --journal journal > journal.jsonl",
+        "imagestore journal export --journal journal --from-seq 1000 | gzip > journal.jsonl.gz",
+    )
+)
+@journal_option
+@click.option("--from-seq", type=click.IntRange(min=1), default=1, metavar="SEQ", help="From this event on.")
+def export(journal: str, from_seq: int) -> None:
+    """Write all events to standard output, one JSON object a line, in the order of seq."""
+    from imagestore.events import reader
+
+    for envelope in reader.read(journal, from_seq):
+        print_line(envelope)

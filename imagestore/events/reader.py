@@ -40,6 +40,19 @@ def read(directory: str, from_seq: int = 1, *, files: Files = SYSTEM_FILES) -> I
         yield from events_of(walk, found, from_seq)
 
 
+def seq_at(directory: str, time_ns: int, *, files: Files = SYSTEM_FILES) -> int:
+    """The last event before the first that is later than ``time_ns`` (nanoseconds since 1970); 0 if none is.
+
+    Raises as :func:`read`.
+    """
+    last = 0
+    for envelope in read(directory, files=files):
+        if envelope.time_ns > time_ns:
+            break
+        last = envelope.seq
+    return last
+
+
 def head(directory: str, *, files: Files = SYSTEM_FILES) -> tuple[int, str]:
     """Seq of the last event and hash of the last frame in hex; (0, "") of an empty directory.
 
@@ -96,10 +109,19 @@ class Report(Struct, frozen=True, kw_only=True):
         return all(finding.kind != "damage" for finding in self.findings)
 
 
-def verify(directory: str, *, files: Files = SYSTEM_FILES) -> Report:
+class Head(Struct, frozen=True, kw_only=True):
+    """The last event's seq and the last frame's hash in hex: who keeps them can tell a rewritten journal."""
+
+    seq: int
+    hash: str
+
+
+def verify(directory: str, *, expected: Head | None = None, files: Files = SYSTEM_FILES) -> Report:
     """Check every segment, frame, link, event and checkpoint; never raises for damage.
 
     Behind the first damaged frame the following segments are still checked, each from its own header.
+    ``expected`` is a head that was written down elsewhere: a journal that does not lead
+    through it is damaged.
 
     Raises:
         JournalError: there is no journal at all.
@@ -110,19 +132,21 @@ def verify(directory: str, *, files: Files = SYSTEM_FILES) -> Report:
         found = survey(files, directory)
     except JournalError as error:
         return _report(directory, None, _Tally(files, None), [_damage(error)])
-    tally = _Tally(files, found)
+    tally = _Tally(files, found, expected)
     findings: list[Finding] = []
     if found.headers:
         findings += tally.walk_all()
     if found.torn_header:
         findings.append(Finding(kind="note", text="the last segment never got a header: it is put aside"))
-    return _report(directory, found, tally, [*findings, *tally.check_checkpoints()])
+    return _report(directory, found, tally, [*findings, *tally.check_expected(), *tally.check_checkpoints()])
 
 
 class _Tally:
     """The walk of a verification: counts, and the state where a checkpoint claims to know it."""
 
-    def __init__(self, files: Files, found: Survey | None) -> None:
+    def __init__(self, files: Files, found: Survey | None, expected: Head | None = None) -> None:
+        self._expected = expected
+        self._met_expected = False
         self.frames = 0
         self.state = State()
         self.end: Place | None = None
@@ -159,10 +183,25 @@ class _Tally:
         wanted = set(self._survey.names.checkpoints)
         for number, frame in walk:
             self.frames += 1
+            head = self._expected
+            if head is not None and frame.seq + frame.count - 1 == head.seq and frame.hash.hex() == head.hash:
+                self._met_expected = True
             if self._folds and frame.count:
                 fold_frame(self._survey.directory, number, frame, self.state)
                 if self.state.seq in wanted:
                     self._states[self.state.seq] = checkpoints.encode_state(self.state)
+
+    def check_expected(self) -> list[Finding]:
+        head = self._expected
+        if head is None or self._met_expected:
+            return []
+        end = self.end.cursor.seq if self.end is not None else 0
+        if end < head.seq:
+            text = f"the journal ends at seq {end}, before the head written down at seq {head.seq}"
+        else:
+            text = f"no frame that ends at seq {head.seq} has the hash {head.hash}: history was rewritten"
+        advice = "compare with a backup: imagestore journal verify --journal BACKUP --head SEQ:HASH"
+        return [Finding(kind="damage", text=text, advice=advice)]
 
     def check_checkpoints(self) -> list[Finding]:
         found = self._survey

@@ -5,15 +5,14 @@ event before the first damage; what the copy lacks still stands in the original.
 Blocks.
 """
 
-import os
-
 from msgspec import Struct
 
 from imagestore.errors import Corrupt, JournalError
-from imagestore.events.files import SYSTEM_FILES, Files, publish, read_file
+from imagestore.events.backup import put_segment, require_empty, segment_bytes
+from imagestore.events.files import SYSTEM_FILES, Files
 from imagestore.events.log import LogWalk, survey
 from imagestore.events.replay import fold_frame
-from imagestore.events.segment import HEADER_BYTES, TEMPORARY, segment_name
+from imagestore.events.segment import HEADER_BYTES
 from imagestore.events.state import State
 
 _WITHOUT_IT = (
@@ -36,8 +35,7 @@ def salvage(directory: str, to: str, *, files: Files = SYSTEM_FILES) -> Salvaged
     Raises:
         JournalError: ``to`` is not empty, or nothing can be saved: names or headers are wrong.
     """
-    if files.exists(to) and files.list(to):
-        raise JournalError(f"{to} is not empty", detail="name a new directory with --to")
+    require_empty(files, to, "--to")
     try:
         found = survey(files, directory)
     except Corrupt as error:
@@ -58,10 +56,8 @@ def salvage(directory: str, to: str, *, files: Files = SYSTEM_FILES) -> Salvaged
         damage = str(error)
         if (walk.end.number, walk.end.cursor.offset) > (number, offset):
             number, offset = walk.end.number, walk.end.cursor.offset
-    files.make_directory(to)
     for copied in range(1, number + 1):
-        name = segment_name(copied)
-        limit = offset if copied == number else None
-        data = read_file(files, os.path.join(directory, name), 0, limit)
-        publish(files, to, name, data, temporary=name + TEMPORARY)
+        put_segment(
+            files, to, copied, segment_bytes(files, directory, copied, offset if copied == number else None)
+        )
     return Salvaged(seq=state.seq, segments=number, damage=damage)

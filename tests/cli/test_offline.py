@@ -350,3 +350,69 @@ async def test_all_offline_verbs_work_beside_a_store_that_writes(tmp_path: Path,
 )
 def test_an_event_is_told_in_a_sentence(event: Event, text: str) -> None:
     assert describe(event) == text
+
+
+def test_state_at_a_time_is_that_of_the_last_event_before(run: Run, journal: str) -> None:
+    assert json.loads(run("state", "--journal", journal, "--at", "2001-01-01", "-o", "json").out)["seq"] == 0
+    assert json.loads(run("state", "--journal", journal, "--at", "0s", "-o", "json").out)["seq"] == 13
+
+
+def test_explain_tells_a_disk_from_its_making_back_to_the_image(run: Run, journal: str) -> None:
+    for name in ("guests/vm1/disk-0", "tank/guests/vm1/disk-0"):
+        ended = run("explain", name, "--journal", journal)
+        assert (ended.status, ended.err) == (0, "")
+        assert "guests/vm1/disk-0: disk, guid 8, txg 2, a clone of images/deb12@made; there" in ended.out
+        assert "CreateGuestDisks guests/vm1: make guests/vm1" in ended.out
+        assert "guests/vm1/disk-0 came from:\nimages/deb12: image, guid 6" in ended.out
+    told = json.loads(run("explain", "guests/vm1/disk-0", "--journal", journal, "-o", "json").out)
+    assert [event["seq"] for event in told["lives"][0]["events"]] == [9, 10, 11]
+
+
+def test_explain_tells_of_attempts_that_failed(run: Run, journal: str) -> None:
+    ended = run("explain", "scratch/data", "--journal", journal)
+    assert ended.out.startswith("attempts that left nothing at scratch/data:\n")
+    assert "failed: no space left on device" in ended.out
+
+
+def test_explain_of_what_the_journal_does_not_know_says_where_to_look(run: Run, journal: str) -> None:
+    ended = run("explain", "scratch/dat", "--journal", journal)
+    assert ended.status != 0
+    assert "knows nothing of scratch/dat" in ended.err
+    assert "imagestore drift" in ended.err
+
+
+def test_diff_tells_what_came_and_went_between_two_moments(run: Run, journal: str) -> None:
+    ended = run("diff", "8", "13", "--journal", journal)
+    assert ended.out.splitlines()[0] == "seq 8 to 13: 1 differences"
+    assert ended.out.splitlines()[2].split()[:3] == ["added", "dataset", "guests/vm1/disk-0"]
+    assert json.loads(run("diff", "2001-01-01", "--journal", journal, "-o", "jsonl").out.splitlines()[0]) == {
+        "change": "added",
+        "what": "dataset",
+        "name": "guests/vm1/disk-0",
+    }
+    refused = run("diff", "8", "99", "--journal", journal)
+    assert (refused.status, refused.err) == (2, "imagestore: the journal ends at seq 13, before 99\n")
+
+
+def test_backup_restore_and_a_head_kept_elsewhere(run: Run, journal: str, tmp_path: Path) -> None:
+    copy, again = str(tmp_path / "copy"), str(tmp_path / "again")
+    head = json.loads(run("journal", "head", "--journal", journal, "-o", "json").out)
+    kept = f"{head['seq']}:{head['hash']}"
+    backed_up = run("journal", "backup", "--journal", journal, "--to", copy)
+    assert (backed_up.status, backed_up.err) == (0, "")
+    assert kept in backed_up.out
+    assert kept in run("journal", "restore", copy, "--journal", again).out
+    assert run("journal", "verify", "--journal", again, "--head", kept).status == 0
+    assert run("journal", "verify", "--journal", again, "--head", f"12:{head['hash']}").status == 1
+    refused = run("journal", "verify", "--journal", again, "--head", "yesterday")
+    assert refused.status == 2
+    assert "SEQ:HASH" in refused.err
+    assert run("journal", "restore", copy, "--journal", again).err.startswith(
+        f"imagestore: {again} is not empty"
+    )
+
+
+def test_export_is_every_event_a_line(run: Run, journal: str) -> None:
+    lines = run("journal", "export", "--journal", journal).out.splitlines()
+    assert [json.loads(line)["seq"] for line in lines] == list(range(1, 14))
+    assert len(run("journal", "export", "--journal", journal, "--from-seq", "12").out.splitlines()) == 2

@@ -1,0 +1,124 @@
+"""``imagestore explain`` and ``imagestore diff``: what became of things, from the journal.
+
+Both work beside a running store, take no lock and change nothing.
+"""
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import click
+
+from imagestore.cli.audit import LOG_COLUMNS, MOMENT, Moment
+from imagestore.cli.connection import examples
+from imagestore.cli.journal import journal_option
+from imagestore.cli.output import (
+    Column,
+    Format,
+    output_option,
+    print_json,
+    print_line,
+    printable,
+    show_rows,
+)
+from imagestore.errors import NotFound
+from imagestore.events.catalogue import Envelope, PoolAttached
+from imagestore.events.difference import Difference, difference
+
+if TYPE_CHECKING:
+    from imagestore.events.lineage import Life, Lineage
+
+
+@click.command(
+    epilog=examples(
+        "imagestore explain guests/vm1/disk-0 --journal journal",
+        "imagestore explain images/deb12 --journal journal -o json",
+    )
+)
+@click.argument("dataset")
+@journal_option
+@output_option
+def explain(dataset: str, journal: str, output: Format) -> None:
+    """Where DATASET came from, and who made, changed, renamed and deleted it.
+
+    Every dataset that ever had the name is told, by its identity; then what the last one was
+    cloned from, back to the image that was fetched.
+    """
+    from imagestore.events import lineage, reader
+
+    read = partial(reader.read, journal)
+    told = lineage.explain(_relative(dataset, read()), read)
+    if not told.lives and not told.attempts:
+        raise NotFound(
+            f"the journal knows nothing of {dataset}", detail="`imagestore drift` lists foreign datasets"
+        )
+    if output == "json":
+        print_json(told)
+    elif output == "jsonl":
+        print_line(told)
+    else:
+        _show(told)
+
+
+def _relative(dataset: str, events: Iterable[Envelope]) -> str:
+    """``dataset`` without the pool's name in front."""
+    attached = [each.event.pool for each in events if isinstance(each.event, PoolAttached)]
+    pools = {pool.rstrip("/").rpartition("/")[2] for pool in attached}
+    return next((dataset[len(pool) + 1 :] for pool in pools if dataset.startswith(f"{pool}/")), dataset)
+
+
+def _show(told: "Lineage") -> None:
+    for life in told.lives:
+        _show_life(life)
+    for life in told.origins:
+        click.echo(f"{told.dataset} came from:")
+        _show_life(life)
+    if told.attempts:
+        click.echo(f"attempts that left nothing at {told.dataset}:")
+        show_rows(told.attempts, LOG_COLUMNS, "table")
+
+
+def _show_life(life: "Life") -> None:
+    names = ", then ".join(life.names)
+    origin = f", a clone of {life.origin.name}" if life.origin is not None else ""
+    ended = f"gone since seq {life.ended}" if life.ended else "there"
+    click.echo(printable(f"{names}: {life.role}, guid {life.guid:x}, txg {life.createtxg}{origin}; {ended}"))
+    show_rows(life.events, LOG_COLUMNS, "table")
+    click.echo()
+
+
+COLUMNS = (
+    Column[Difference]("change", lambda row: row.change),
+    Column[Difference]("what", lambda row: row.what),
+    Column[Difference]("name", lambda row: row.name),
+    Column[Difference]("was", lambda row: _fields(row.was)),
+    Column[Difference]("now", lambda row: _fields(row.now)),
+)
+
+
+def _fields(values: dict[str, str]) -> str:
+    return ", ".join(f"{name}={value or '-'}" for name, value in values.items()) or "-"
+
+
+@click.command(
+    epilog=examples(
+        "imagestore diff 1000 2000 --journal journal",
+        "imagestore diff 2h --journal journal",
+        "imagestore diff 2030-01-31T12:00 2030-01-31T13:00 --journal journal -o json",
+    )
+)
+@click.argument("before", type=MOMENT, metavar="A")
+@click.argument("after", type=MOMENT, metavar="[B]", required=False)
+@journal_option
+@output_option
+def diff(before: Moment, after: Moment | None, journal: str, output: Format) -> None:
+    """What differs between the states at A and at B (now): seqs, or times."""
+    from imagestore.events import reader
+
+    first = reader.replay(journal, up_to=before.resolve(journal))
+    last = reader.replay(journal, up_to=None if after is None else after.resolve(journal))
+    found: Sequence[Difference] = list(difference(first, last))
+    if output == "table":
+        click.echo(f"seq {first.seq} to {last.seq}: {len(found)} differences")
+    if found or output != "table":
+        show_rows(found, COLUMNS, output)

@@ -1,0 +1,113 @@
+"""Copies of a journal: a backup of one that is being written, and back again.
+
+A copy holds whole frames only, up to the last one that was whole when it was
+looked at; a group that is being written comes with the next backup.  Segment
+by segment, each whole or not at all, the first one first: a copy that broke
+off is an earlier copy.  The source is verified on the way and never changed.
+Blocks.
+"""
+
+import os
+
+from msgspec import Struct
+
+from imagestore.errors import Corrupt, JournalError
+from imagestore.events.files import SYSTEM_FILES, Files, publish, read_file
+from imagestore.events.log import LogWalk, survey
+from imagestore.events.replay import fold_frame
+from imagestore.events.segment import TEMPORARY, segment_name
+from imagestore.events.state import State
+
+
+class Copied(Struct, frozen=True, kw_only=True):
+    """What a copy holds: ``seq`` and ``hash`` (hex) are its head; ``written`` the segments written anew."""
+
+    journal: str
+    segments: int
+    written: int
+    seq: int
+    hash: str
+
+
+def backup(directory: str, to: str, *, files: Files = SYSTEM_FILES) -> Copied:
+    """Copy the journal in ``directory``, also beside a running store, to ``to``.
+
+    ``to`` is a new directory, or an earlier backup of the same journal: then
+    only what it lacks is written.
+
+    Raises:
+        JournalError: there is no journal, or ``to`` holds something else.
+        Corrupt: the journal is damaged; nothing was written.
+    """
+    found = survey(files, directory)
+    if not found.headers:
+        raise JournalError(f"there is no journal in {directory}", detail="name its directory with --journal")
+    walk = LogWalk(files, found, beside_a_writer=True)
+    state = State()
+    for number, frame in walk:
+        if frame.count:
+            fold_frame(directory, number, frame, state)
+    last, end = walk.end.number, walk.end.cursor
+    earlier = _earlier(files, to, found.journal)
+    written = 0
+    for number in range(1, last + 1):
+        data = segment_bytes(files, directory, number, end.offset if number == last else None)
+        if number in earlier:
+            before = read_file(files, os.path.join(to, segment_name(number)))
+            if not data.startswith(before.rstrip(b"\0")):
+                raise JournalError(
+                    f"{to} is no earlier backup of {directory}: {segment_name(number)} differs",
+                    detail="name a new directory with --to, and find out which of the two was changed",
+                )
+            if len(before) == len(data):
+                continue
+        put_segment(files, to, number, data)
+        written += 1
+    return Copied(
+        journal=found.journal.hex(), segments=last, written=written, seq=end.seq, hash=end.hash.hex()
+    )
+
+
+def restore(backup_directory: str, to: str, *, files: Files = SYSTEM_FILES) -> Copied:
+    """Make a journal in the new or empty directory ``to`` out of a backup.
+
+    Raises:
+        JournalError: ``to`` is not empty, or there is no backup.
+        Corrupt: the backup is damaged; nothing was written.
+    """
+    require_empty(files, to, "--journal")
+    return backup(backup_directory, to, files=files)
+
+
+def require_empty(files: Files, directory: str, option: str) -> None:
+    """Raises JournalError if ``directory`` holds anything."""
+    if files.exists(directory) and files.list(directory):
+        raise JournalError(f"{directory} is not empty", detail=f"name a new directory with {option}")
+
+
+def segment_bytes(files: Files, directory: str, number: int, limit: int | None) -> bytes:
+    """A segment's bytes, up to offset ``limit``."""
+    return read_file(files, os.path.join(directory, segment_name(number)), 0, limit)
+
+
+def put_segment(files: Files, directory: str, number: int, data: bytes) -> None:
+    """Write a segment durably and all at once; makes the directory."""
+    files.make_directory(directory)
+    name = segment_name(number)
+    publish(files, directory, name, data, temporary=name + TEMPORARY)
+
+
+def _earlier(files: Files, to: str, journal: bytes) -> frozenset[int]:
+    """The segments of an earlier backup in ``to``. Raises JournalError: it is none of this journal."""
+    if not files.exists(to) or not files.list(to):
+        return frozenset()
+    try:
+        found = survey(files, to)
+    except Corrupt as error:
+        raise JournalError(f"{to} is no backup: {error}", detail="name a new directory with --to") from error
+    if found.journal not in (journal, b""):
+        raise JournalError(
+            f"{to} is a backup of journal {found.journal.hex()}, not of {journal.hex()}",
+            detail="name a new directory with --to",
+        )
+    return frozenset(range(1, len(found.headers) + 1))
