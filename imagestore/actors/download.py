@@ -14,8 +14,17 @@ import functools
 import os
 import socket
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -26,6 +35,7 @@ from msgspec import Struct
 from imagestore import __version__
 from imagestore.actors import plainbody
 from imagestore.actors.imageservice import CannotReach, MayPass, is_host
+from imagestore.actors.origin import CheckAddress
 from imagestore.actors.plainbody import HeadReader
 from imagestore.errors import FetchFailed
 
@@ -68,16 +78,25 @@ class Timeouts(Struct, frozen=True, kw_only=True):
 
 
 @asynccontextmanager
-async def opened(url: str, timeouts: Timeouts) -> AsyncIterator[Response]:
+async def opened(
+    url: str,
+    timeouts: Timeouts,
+    *,
+    check_address: CheckAddress | None = None,
+    headers: Mapping[str, str] = MappingProxyType({}),
+) -> AsyncIterator[Response]:
     """GET ``url``, following redirects, and give its answer, whatever its status.
+
+    ``check_address`` is asked of every address before it is connected to;
+    ``headers`` are sent besides our own, to every host.
 
     Raises:
         CannotReach: no connection, or none with a trusted certificate.
         MayPass: broken off, or not HTTP.
-        FetchFailed: too many redirects, or one that may not be followed.
+        FetchFailed: too many redirects, or one that may not be followed; whatever ``check_address`` raises.
     """
     for _ in range(MAX_REDIRECTS + 1):
-        async with _exchange(url, timeouts) as (response, location):
+        async with _exchange(url, timeouts, check_address, headers) as (response, location):
             if location is None:
                 yield response
                 return
@@ -108,25 +127,28 @@ def redirected(url: str, location: str) -> str:
 
 
 @asynccontextmanager
-async def _exchange(url: str, timeouts: Timeouts) -> AsyncIterator[tuple[Response, str | None]]:
+async def _exchange(
+    url: str, timeouts: Timeouts, check_address: CheckAddress | None, extra: Mapping[str, str]
+) -> AsyncIterator[tuple[Response, str | None]]:
     parts = urlsplit(url)
     host = parts.netloc
     context = await trio.to_thread.run_sync(_tls_context) if parts.scheme == "https" else None
+    own = {
+        "Host": host,
+        "User-Agent": f"imagestore/{__version__}",
+        "Accept": "*/*",
+        "Accept-Encoding": "identity",
+        "Connection": "close",
+    }
     request = httpcore.Request(
         "GET",
         url,
-        headers={
-            "Host": host,
-            "User-Agent": f"imagestore/{__version__}",
-            "Accept": "*/*",
-            "Accept-Encoding": "identity",
-            "Connection": "close",
-        },
+        headers=[*own.items(), *extra.items()],
         extensions={
             "timeout": {"connect": timeouts.connect, "read": timeouts.stall, "write": timeouts.stall}
         },
     )
-    backend = _Backend()
+    backend = _Backend(check_address)
     try:
         connection = httpcore.AsyncHTTPConnection(
             request.url.origin, ssl_context=context, network_backend=backend
@@ -248,7 +270,8 @@ def _tls_context() -> ssl.SSLContext:
 class _Backend(httpcore.AsyncNetworkBackend):
     """trio's network, with larger reads, and closing what was opened whatever happened."""
 
-    def __init__(self) -> None:
+    def __init__(self, check_address: CheckAddress | None) -> None:
+        self._check_address = check_address
         self._trio = httpcore.TrioBackend()
         self._stream: httpcore.AsyncNetworkStream | None = None
         self.head: HeadReader | None = None
@@ -266,10 +289,28 @@ class _Backend(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        stream = await self._trio.connect_tcp(host, port, timeout, local_address, socket_options)
+        addresses: Sequence[str] = [host]
+        if self._check_address is not None:
+            # Connected is to what was checked, whatever the DNS says a moment later.
+            addresses = await _checked(host, port, timeout, self._check_address)
+        stream = await self._connect(addresses, port, timeout, local_address, socket_options)
         self._stream = stream
         self.head = HeadReader(stream.get_extra_info("socket"))
         return _Stream(stream, self)
+
+    async def _connect(
+        self,
+        addresses: Sequence[str],
+        port: int,
+        timeout: float | None,
+        local_address: str | None,
+        socket_options: Iterable[Any] | None,
+    ) -> httpcore.AsyncNetworkStream:
+        """To the first of ``addresses`` that takes a connection."""
+        for address in addresses[:-1]:
+            with suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
+                return await self._trio.connect_tcp(address, port, timeout, local_address, socket_options)
+        return await self._trio.connect_tcp(addresses[-1], port, timeout, local_address, socket_options)
 
     async def sleep(self, seconds: float) -> None:
         await trio.sleep(seconds)
@@ -280,6 +321,21 @@ class _Backend(httpcore.AsyncNetworkBackend):
             with trio.CancelScope(shield=True) as scope:
                 scope.cancel()
                 await self._stream.aclose()
+
+
+async def _checked(host: str, port: int, timeout: float | None, check_address: CheckAddress) -> Sequence[str]:
+    """The addresses of ``host``, once all of them were checked."""
+    try:
+        with trio.fail_after(float("inf") if timeout is None else timeout):
+            found = await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_STREAM)
+    except trio.TooSlowError as error:
+        raise httpcore.ConnectTimeout from error
+    except (OSError, UnicodeError) as error:
+        raise httpcore.ConnectError(str(error)) from error
+    addresses = list(dict.fromkeys(str(address[4][0]) for address in found))
+    for address in addresses:
+        check_address(host, address)
+    return addresses
 
 
 class _Stream(httpcore.AsyncNetworkStream):

@@ -17,10 +17,11 @@ from msgspec import Struct
 
 from imagestore.actors.base import Mailbox, Reply, check_deadline
 from imagestore.actors.commands import DeleteImage
-from imagestore.actors.decisions import complete_image
 from imagestore.actors.fetch import Fetch, accept, carry_out
 from imagestore.actors.mutator import Mutate, serve
 from imagestore.actors.operation import Operations
+from imagestore.actors.origin import SERVICE, Origin, UploadedBody
+from imagestore.actors.plans import complete_image
 from imagestore.actors.transfer import TransferSettings
 from imagestore.errors import Blocked, ImageStoreError, Stopping, TemporarilyUnavailable
 from imagestore.events.catalogue import FetchIntent
@@ -28,13 +29,18 @@ from imagestore.events.state import OperationRecord
 
 
 class RequestImage(Struct, frozen=True, kw_only=True):
-    """Have the image fetched unless it is there.  Answered when it is usable."""
+    """Have the image fetched unless it is there.  Answered when it is usable.
+
+    ``body`` is the content of an upload, whose ``origin`` says that it is one.
+    """
 
     image: str
     type: str
     principal: str
     deadline: float
     reply: Reply[None]
+    origin: Origin = SERVICE
+    body: UploadedBody | None = None
 
 
 Message = RequestImage | Mutate

@@ -36,6 +36,7 @@ from imagestore.actors.imageservice import (
     parse_metadata,
     parse_service,
 )
+from imagestore.actors.origin import CheckAddress, Convert
 from imagestore.actors.unpacking import Unpacking
 from imagestore.errors import ContentRefused, FetchFailed, FetchUnreachable
 from imagestore.pools.base import Dataset, Receiver
@@ -68,6 +69,10 @@ class TransferSettings(Struct, frozen=True, kw_only=True):
     between them ``wait_seconds`` are waited in all.  A connection is given up
     when it is not made in ``connect_seconds`` or moves no byte for
     ``stall_seconds``.  ``max_image_bytes`` bounds both the body and the image in it.
+
+    ``check_address`` is asked before each connection, but for those to the
+    image service and where it redirects; ``convert`` turns disk formats into
+    raw ones, without it they are refused.
     """
 
     fruitless_tries: int = 3
@@ -77,6 +82,8 @@ class TransferSettings(Struct, frozen=True, kw_only=True):
     metadata_seconds: float = 5.0
     stall_seconds: float = 60.0
     max_image_bytes: int | None = None
+    check_address: CheckAddress | None = None
+    convert: Convert | None = None
 
 
 class Transferred(Struct, frozen=True, kw_only=True):

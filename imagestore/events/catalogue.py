@@ -99,12 +99,19 @@ class RollbackIntent(_Record, frozen=True, kw_only=True, tag="rollback", tag_fie
 
 
 class FetchIntent(_Record, frozen=True, kw_only=True, tag="fetch", tag_field="intent"):
-    """Fetch an image; it grows as ``staging`` until it is whole."""
+    """Fetch an image; it grows as ``staging`` until it is whole.
+
+    ``source`` as of ``actors.origin.Origin``: "" is the image service.
+    ``sha256`` (hex, "" if unknown) and ``size_bytes`` (0 if unknown) are what
+    the body must be.
+    """
 
     image: str
     staging: str
     source: str = ""
     type: str = ""
+    sha256: str = ""
+    size_bytes: int = 0
 
 
 class ReceiveIntent(_Record, frozen=True, kw_only=True, tag="receive", tag_field="intent"):
@@ -125,10 +132,43 @@ class ReceiveIntent(_Record, frozen=True, kw_only=True, tag="receive", tag_field
     disk: str = ""
 
 
-Intent = CreateIntent | SnapshotIntent | DestroyIntent | RollbackIntent | FetchIntent | ReceiveIntent
+class PublishIntent(_Record, frozen=True, kw_only=True, tag="publish", tag_field="intent"):
+    """Make an image of its own of ``snapshot``, a volume's; it grows as ``staging`` until it is whole."""
+
+    image: str
+    snapshot: DatasetId
+    staging: str
+    type: str = ""
+
+
+class NoteIntent(_Record, frozen=True, kw_only=True, tag="note", tag_field="intent"):
+    """Say this in the journal; nothing changes in the pool."""
+
+    fact: "AliasSet | AliasRemoved | ImageRetired | ImageRevived"
+
+
+Intent = (
+    CreateIntent
+    | SnapshotIntent
+    | DestroyIntent
+    | RollbackIntent
+    | FetchIntent
+    | ReceiveIntent
+    | PublishIntent
+    | NoteIntent
+)
 
 
 # --- operations ----------------------------------------------------------------
+
+
+class Shown(_Record, frozen=True, kw_only=True):
+    """A dataset as an answer shows it; ``written_bytes`` is a snapshot's."""
+
+    name: str
+    kind: DatasetKind
+    size_bytes: int = 0
+    written_bytes: int = 0
 
 
 class OperationStarted(_Record, frozen=True, kw_only=True, tag="operation-started", tag_field="event"):
@@ -136,6 +176,13 @@ class OperationStarted(_Record, frozen=True, kw_only=True, tag="operation-starte
 
     ``method`` is the RPC method, ``subject`` the dataset, guest or image it is
     about, ``reserved_bytes`` what the space ledger sets aside until the end.
+
+    ``key`` is a hash of the idempotency key that it binds, with its caller,
+    ``request`` a hash of the request, keyed by that key: neither can be read
+    out of the journal.  Only then is kept what the same answer takes again:
+    ``answer`` names the datasets that it shows, ``gone`` are those that it
+    shows although they will be gone, ``shown`` is the object, as JSON, that
+    will be gone without being a dataset.
     """
 
     method: str
@@ -143,6 +190,11 @@ class OperationStarted(_Record, frozen=True, kw_only=True, tag="operation-starte
     intent: Intent
     reserved_bytes: int = 0
     force: bool = False
+    key: str = ""
+    request: str = ""
+    answer: tuple[str, ...] = ()
+    gone: tuple[Shown, ...] = ()
+    shown: str = ""
 
 
 class OperationResumed(_Record, frozen=True, kw_only=True, tag="operation-resumed", tag_field="event"):
@@ -152,12 +204,16 @@ class OperationResumed(_Record, frozen=True, kw_only=True, tag="operation-resume
 
 
 class OperationFinished(_Record, frozen=True, kw_only=True, tag="operation-finished", tag_field="event"):
-    """The end.  ``error`` is one line; ``error_type`` the class of ``errors`` it was."""
+    """The end.  ``error`` is one line; ``error_type`` the class of ``errors`` it was.
+
+    ``answer`` are the datasets that ``OperationStarted.answer`` names, as they were then.
+    """
 
     outcome: Literal["succeeded", "failed", "cancelled"]
     error: str = ""
     error_type: str = ""
     left_behind: tuple[DatasetId, ...] = ()
+    answer: tuple[Shown, ...] = ()
 
 
 # --- facts about datasets ----------------------------------------------------
@@ -247,6 +303,37 @@ class ImageFailed(_Record, frozen=True, kw_only=True, tag="image-failed", tag_fi
     reason: str
 
 
+class ImagePublished(_Record, frozen=True, kw_only=True, tag="image-published", tag_field="event"):
+    """An image id became known, or is another image now: a copy of ``snapshot``, a volume's of this pool."""
+
+    image: str
+    snapshot: DatasetId
+    type: str = ""
+
+
+class ImageRetired(_Record, frozen=True, kw_only=True, tag="image-retired", tag_field="event"):
+    """Hidden from now on, and deleted by the store itself when its last clone goes."""
+
+    image: str
+
+
+class ImageRevived(_Record, frozen=True, kw_only=True, tag="image-revived", tag_field="event"):
+    """Asked for again while it was retired: an image as before."""
+
+    image: str
+
+
+class AliasSet(_Record, frozen=True, kw_only=True, tag="alias-set", tag_field="event"):
+    """The alias names this image from now on, whatever it named before."""
+
+    alias: str
+    image: str
+
+
+class AliasRemoved(_Record, frozen=True, kw_only=True, tag="alias-removed", tag_field="event"):
+    alias: str
+
+
 class ImageDeleted(_Record, frozen=True, kw_only=True, tag="image-deleted", tag_field="event"):
     image: str
 
@@ -293,6 +380,11 @@ Event = (
     | ImageCompleted
     | ImageFailed
     | ImageDeleted
+    | ImagePublished
+    | ImageRetired
+    | ImageRevived
+    | AliasSet
+    | AliasRemoved
     | JournalOpened
     | JournalCut
     | PoolAttached

@@ -15,7 +15,7 @@ from msgspec import Struct
 from imagestore.events.state import State
 
 MAGIC = b"IMGCKPT\n"
-VERSION = 1
+VERSION = 2
 """Counts up whenever a fold of the same events may give another state than before."""
 
 _HEADER = struct.Struct("<8sIIQ16sQQQ32sII")

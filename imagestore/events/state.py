@@ -11,6 +11,8 @@ from typing import Literal, assert_never
 from msgspec import Struct, field
 
 from imagestore.events.catalogue import (
+    AliasRemoved,
+    AliasSet,
     DatasetCreated,
     DatasetDestroyed,
     DatasetId,
@@ -23,7 +25,10 @@ from imagestore.events.catalogue import (
     ImageCompleted,
     ImageDeleted,
     ImageFailed,
+    ImagePublished,
     ImageRequested,
+    ImageRetired,
+    ImageRevived,
     Intent,
     JournalCut,
     JournalOpened,
@@ -55,7 +60,13 @@ class DatasetRecord(Struct, kw_only=True, omit_defaults=True, gc=False):
 
 
 class ImageRecord(Struct, kw_only=True, omit_defaults=True):
-    """An image that was asked for.  ``operation`` fetches it while it is pending."""
+    """An image that was asked for.  ``operation`` fetches it while it is pending.
+
+    ``known_sha256`` is that of the body the image was last whole with; it
+    stays while the image is fetched again.  ``published`` is the snapshot that
+    it is a copy of.  Times in nanoseconds since 1970, 0 if never; it was last
+    used when a clone of it was made or went.
+    """
 
     id: str
     type: str = ""
@@ -67,6 +78,11 @@ class ImageRecord(Struct, kw_only=True, omit_defaults=True):
     snapshot: DatasetId | None = None
     size_bytes: int = 0
     sha256: str = ""
+    known_sha256: str = ""
+    published: DatasetId | None = None
+    requested_ns: int = 0
+    completed_ns: int = 0
+    last_used_ns: int = 0
 
 
 class OperationRecord(Struct, kw_only=True, omit_defaults=True):
@@ -85,6 +101,9 @@ class OperationRecord(Struct, kw_only=True, omit_defaults=True):
     reserved_bytes: int = 0
     force: bool = False
     attempts: int = 0
+    key: str = ""
+    request: str = ""
+    answer: tuple[str, ...] = ()
 
 
 class State(Struct, kw_only=True):
@@ -98,6 +117,10 @@ class State(Struct, kw_only=True):
     """By name."""
     images: dict[str, ImageRecord] = field(default_factory=dict)
     """By id, in the order of first request."""
+    aliases: dict[str, str] = field(default_factory=dict)
+    """The image that each alias names. No alias is an image's id."""
+    retired: dict[str, str] = field(default_factory=dict)
+    """Images hidden until their last clone goes, each with the operation that took the last one so far."""
     operations: dict[str, OperationRecord] = field(default_factory=dict)
     """Under way, by id, in the order of acceptance."""
 
@@ -132,6 +155,9 @@ def apply(state: State, envelope: Envelope) -> None:
                 started_ns=envelope.time_ns,
                 reserved_bytes=event.reserved_bytes,
                 force=event.force,
+                key=event.key,
+                request=event.request,
+                answer=event.answer,
             )
         case OperationResumed():
             _operation(state, envelope).attempts = event.attempt
@@ -151,9 +177,14 @@ def apply(state: State, envelope: Envelope) -> None:
                 disk=event.disk,
                 made_by=envelope.operation,
             )
+            _use_image(state, envelope, state.datasets[event.name])
         case DatasetDestroyed() | DatasetLost():
-            if state.owned(event.name, event.guid, event.createtxg) is not None:
+            record = state.owned(event.name, event.guid, event.createtxg)
+            if record is not None:
                 del state.datasets[event.name]
+                _use_image(state, envelope, record)
+                if record.image in state.retired:
+                    state.retired[record.image] = envelope.operation
         case DatasetRenamed():
             _rename(state, event)
         case DatasetRolledBack() | DatasetReceived():
@@ -161,7 +192,9 @@ def apply(state: State, envelope: Envelope) -> None:
             if record is not None:
                 record.size_bytes = event.size_bytes
         case ImageRequested():
-            _request_image(state, envelope, event)
+            _renew_image(state, envelope, event.image, event.type).source = event.source
+        case ImagePublished():
+            _renew_image(state, envelope, event.image, event.type).published = event.snapshot
         case ImageCompleted():
             image = _image(state, event.image)
             image.status = "complete"
@@ -171,6 +204,8 @@ def apply(state: State, envelope: Envelope) -> None:
             image.snapshot = event.snapshot
             image.size_bytes = event.size_bytes
             image.sha256 = event.sha256
+            image.known_sha256 = event.sha256
+            image.completed_ns = envelope.time_ns
         case ImageFailed():
             image = _image(state, event.image)
             image.status = "error"

@@ -250,6 +250,7 @@ def test_a_completed_image_knows_its_volume_and_its_snapshot() -> None:
         snapshot=SNAPSHOT,
         size_bytes=10 << 30,
         sha256="ab" * 32,
+        known_sha256="ab" * 32,
     )
 
 
