@@ -203,6 +203,19 @@ class Cancelled(ImageStoreError):
     text = "operation was cancelled"
 
 
+class TooLate(Blocked):
+    """An operation has gone too far to be cancelled, or has ended."""
+
+
+class KeyReused(ImageStoreError):
+    """An idempotency key came with another request than the one that it stands for."""
+
+    code = -32008
+    http_status = 422
+    exit_code = 12
+    text = "idempotency key stands for another request"
+
+
 # --- images and streams ----------------------------------------------------
 
 
