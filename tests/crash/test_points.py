@@ -169,7 +169,7 @@ def is_resumed(action: str, point: str) -> bool:
 
 
 @pytest.mark.parametrize(("action", "point"), CASES)
-async def test_what_the_pool_holds_after_a_kill_is_what_the_rule_says(
+async def test_row_13_what_the_pool_holds_after_a_kill_is_what_the_rule_says(
     scene: Scene, action: str, point: str
 ) -> None:
     place = scene.copy()
@@ -185,7 +185,7 @@ async def test_what_the_pool_holds_after_a_kill_is_what_the_rule_says(
     shutil.rmtree(place.directory)
 
 
-async def test_a_kill_before_each_system_call_of_the_journal_leaves_the_pool_as_the_journal_says(
+async def test_row_13_a_kill_before_each_system_call_of_the_journal_leaves_the_pool_as_the_journal_says(
     scene: Scene,
 ) -> None:
     """Among them are the calls of rotation and checkpoints, and those after the answer."""
@@ -229,7 +229,7 @@ RECOVERY_POINTS = (
 
 
 @pytest.mark.parametrize(("action", "point"), RECOVERIES)
-async def test_recovery_that_dies_before_it_settles_anything_changes_nothing(
+async def test_row_13_recovery_that_dies_before_it_settles_anything_changes_nothing(
     scene: Scene, action: str, point: str
 ) -> None:
     place = scene.copy()
@@ -245,7 +245,9 @@ async def test_recovery_that_dies_before_it_settles_anything_changes_nothing(
 
 
 @pytest.mark.parametrize(("action", "point"), RECOVERIES)
-async def test_recovery_that_dies_again_and_again_converges(scene: Scene, action: str, point: str) -> None:
+async def test_row_18_recovery_that_dies_again_and_again_converges(
+    scene: Scene, action: str, point: str
+) -> None:
     """It may give up a deletion or a fetch after three lives, and then the pool is as it was."""
     place = scene.copy()
     chance = random.Random(f"{action} {point}")
