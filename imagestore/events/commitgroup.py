@@ -105,34 +105,35 @@ def prepare(requests: Iterable[Request], state: State, cursor: Cursor, stamp: St
     """
     expected = Expectation(state)
     time_ns = stamp.now_ns()
+    new_id = stamp.new_id
     seq = cursor.seq
     ready: list[Request] = []
     for request in requests:
+        envelopes = []
         try:
             expected.admit([(entry.operation, entry.event) for entry in request.entries])
-            request.envelopes = tuple(
-                [
-                    Envelope(
-                        id=stamp.new_id(),
-                        seq=seq + position,
-                        time_ns=time_ns,
-                        operation=entry.operation,
-                        cause=entry.cause,
-                        principal=entry.principal,
-                        event=entry.event,
-                    )
-                    for position, entry in enumerate(request.entries, 1)
-                ]
-            )
-            request.body = frames.encode_body(request.envelopes)
-            frames.decode_body(request.body)  # what cannot be read back must not become durable
+            for position, entry in enumerate(request.entries, seq + 1):
+                envelope = Envelope(
+                    id=new_id(),
+                    seq=position,
+                    time_ns=time_ns,
+                    operation=entry.operation,
+                    cause=entry.cause,
+                    principal=entry.principal,
+                    event=entry.event,
+                )
+                envelopes.append(envelope)
+            body = frames.encode_body(envelopes)
+            frames.decode_body(body)  # what cannot be read back must not become durable
         except (ValueError, TypeError, OverflowError, msgspec.MsgspecError) as error:
             request.end(ValueError(f"events cannot be journaled: {error}"))
             continue
-        if len(request.body) > frames.MAX_BODY_BYTES:
-            request.end(Rejected(f"a batch of {len(request.body)} bytes is over {frames.MAX_BODY_BYTES}"))
+        if len(body) > frames.MAX_BODY_BYTES:
+            request.end(Rejected(f"a batch of {len(body)} bytes is over {frames.MAX_BODY_BYTES}"))
             continue
-        seq += len(request.envelopes)
+        seq += len(envelopes)
+        request.envelopes = tuple(envelopes)
+        request.body = body
         request.stage = "begun"
         ready.append(request)
     return ready
