@@ -27,7 +27,7 @@ from imagestore.actors.zpool import Rename, Retag, ZpoolActor
 from imagestore.errors import AlreadyExists, FetchFailed, ImageStoreError
 from imagestore.events.catalogue import FetchIntent, ImageFailed, ImageRequested
 from imagestore.model import Progress
-from imagestore.pools.base import Receiver, Tags
+from imagestore.pools.base import Receiver, Retagging, Tags
 
 _log = logging.getLogger(__name__)
 
@@ -139,7 +139,7 @@ async def _publish(fetch: Fetch, operations: Operations, transferred: Transferre
     async with zpool.claimed(fetch.operation, Claim(exclusive=(name, staged.name))):
         tags = Tags(op=fetch.operation, kind="image", image=fetch.image, sha256=transferred.sha256)
         try:
-            await zpool.execute(Retag(target=staged.target, tags=tags))
+            await zpool.execute(Retag(changes=(Retagging(target=staged.target, tags=tags),)))
             await zpool.execute(Rename(target=staged.target, name=name))
         except ImageStoreError:
             await zpool.discard(transferred.datasets)

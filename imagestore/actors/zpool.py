@@ -5,13 +5,14 @@ view.  Everybody else reads the view and sends messages.  Its mailbox is never
 blocked by work: each message that takes time is served by a task of its own.
 
 Promises: an own change is in the view before its reply; a foreign one within
-``refresh_seconds``, on a pool so large that reading it takes longer within ten
-times as long as that.  It never asks another actor.
+``refresh_seconds``, where the driver tells what was changed.  Where it only
+tells that something was, the whole pool is read, and reading it takes a tenth
+of the time at most.  It never asks another actor.
 """
 
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import assert_never
 
@@ -24,12 +25,18 @@ from imagestore.actors.claims import Claim, ClaimTable
 from imagestore.actors.ledger import Ledger
 from imagestore.actors.view import View
 from imagestore.errors import DeadlineExceeded, ImageStoreError, NotFound
-from imagestore.pools.base import Creation, Dataset, PoolDriver, Space, Tags, Target
+from imagestore.pools.base import Creation, Dataset, PoolDriver, Retagging, Space, Tags, Target
 
 _log = logging.getLogger(__name__)
 
+COPIES = 2
+"""Volumes copied at a time.  They take minutes, so they have slots of their own."""
+
 REST_FACTOR = 10
 """After a refresh of the view, ten times as long without one: a huge pool costs a tenth at most."""
+
+FEW_CHANGES = 200
+"""Up to so many rows are looked at one by one when others have changed them; of more, all are."""
 
 # --- what the driver can be told ---------------------------------------------
 
@@ -62,11 +69,20 @@ class Rename(Struct, frozen=True, kw_only=True):
 
 
 class Retag(Struct, frozen=True, kw_only=True):
-    target: Target
+    changes: tuple[Retagging, ...]
+
+
+class Publish(Struct, frozen=True, kw_only=True):
+    """Copy ``snapshot``, a volume's, to the new volume ``name``; it grows as ``staging``."""
+
+    snapshot: Target
+    staging: str
+    name: str
     tags: Tags
+    snapshot_tags: Tags
 
 
-Command = Create | TakeSnapshot | Destroy | RollBack | Rename | Retag
+Command = Publish | Create | TakeSnapshot | Destroy | RollBack | Rename | Retag
 
 # --- messages ------------------------------------------------------------------
 
@@ -93,12 +109,6 @@ class Execute(Struct, frozen=True, kw_only=True):
 Message = ClaimRequest | Reserve | Execute
 
 
-def bereft(destroyed: Sequence[Target]) -> list[str]:
-    """Datasets that lost snapshots and are still there: what they wrote counts from an older one now."""
-    gone = {target.name for target in destroyed}
-    return sorted({names.parent(name) for name in gone if "@" in name} - gone)
-
-
 class ZpoolActor:
     """See the module. Start it with ``await nursery.start(zpool.run)``."""
 
@@ -119,6 +129,7 @@ class ZpoolActor:
         self._claims: ClaimTable[str] = ClaimTable()
         self._claimants: dict[str, Reply[None]] = {}
         self._slots = trio.CapacityLimiter(concurrency)
+        self._copies = trio.CapacityLimiter(COPIES)
         self._refresh_seconds = refresh_seconds
         self._generation = -1
 
@@ -194,7 +205,7 @@ class ZpoolActor:
 
     async def _execute(self, message: Execute) -> None:
         try:
-            async with self._slots:
+            async with self._copies if isinstance(message.command, Publish) else self._slots:
                 self.check_writable()
                 rows = await self._drive(message.command)
         except Exception as error:
@@ -211,12 +222,13 @@ class ZpoolActor:
                 self._put_made(rows, rows[0].tags.op)
             case TakeSnapshot():
                 rows = await self.driver.snapshot(command.datasets, command.snapshot, command.tags)
-                again = await self._again(names.parent(row.name) for row in rows)
+                again = await self._again([names.parent(row.name) for row in rows])
                 self._put_made((*rows, *again), command.tags.op)
             case Destroy():
+                bereft = self.view.bereft_of({target.name for target in command.targets})
                 await self.driver.destroy(command.targets, force=command.force)
                 self.view.remove(target.name for target in command.targets)
-                rows = await self._again(bereft(command.targets))
+                rows = await self._again(bereft)
             case RollBack():
                 rows = await self.driver.rollback(
                     command.snapshots,
@@ -229,12 +241,34 @@ class ZpoolActor:
                 rows = await self.driver.rename(command.target, command.name)
                 self.view.remove([row.name for row in self.view.under(command.target.name)])
                 self._put_made(rows, rows[0].tags.op)
+            case Publish():
+                rows = await self._publish(command)
+                self._put_made(rows, command.tags.op)
             case Retag():
-                rows = (await self.driver.tag(command.target, command.tags),)
+                rows = await self.driver.retag(command.changes)
             case _:
                 assert_never(command)
         self.view.put(rows)
         return tuple(rows)
+
+    async def _publish(self, command: Publish) -> Sequence[Dataset]:
+        """Send the snapshot to ourselves, checked like any stream, and rename what came when it is whole."""
+        async with (
+            self.driver.send(command.snapshot) as pieces,
+            self.driver.receive_stream(
+                command.staging, command.tags, snapshot_tags=command.snapshot_tags, read_only=True
+            ) as receiver,
+        ):
+            async for piece in pieces:
+                await receiver.feed(piece)
+            staged = await receiver.finish()
+        try:
+            return await self.driver.rename(staged[0].target, command.name)
+        except ImageStoreError:
+            await self.driver.destroy([row.target for row in reversed(staged)], force=True)
+            raise
+        finally:
+            self.view.remove(row.name for row in staged)
 
     def _put_made(self, rows: Sequence[Dataset], operation: str) -> None:
         """Put rows that an operation made; what they promise is reserved no longer."""
@@ -242,22 +276,21 @@ class ZpoolActor:
         self.view.put(rows)
         self.ledger.hand_over(operation, self.view.promised_bytes - before)
 
-    async def _again(self, changed: Iterable[str]) -> list[Dataset]:
+    async def _again(self, changed: Sequence[str]) -> Sequence[Dataset]:
         """Rows that an own change altered beside those that it answered with.
 
-        One that cannot be read stays as it was: the change itself succeeded.
+        Those that cannot be read stay as they were: the change itself succeeded.
         """
-        rows = []
-        for name in changed:
-            with contextlib.suppress(ImageStoreError):
-                rows.append(await self.driver.get(name))
-        return rows
+        with contextlib.suppress(ImageStoreError):
+            return await self.driver.existing(changed)
+        return ()
 
     # -- the view ---------------------------------------------------------------
 
     async def refresh(self) -> None:
         """Read the whole pool. Own mutations that overlap keep their rows."""
         generation = await self.driver.generation()
+        await self.driver.changes()  # the list has them
         self.view.begin_refresh()
         try:
             rows = await self.driver.list()
@@ -267,6 +300,30 @@ class ZpoolActor:
         self.view.end_refresh(rows)
         self._generation = generation
 
+    async def _look_again(self, changed: Sequence[str]) -> None:
+        """Read what others have changed, and what that changes beside it."""
+        wanted = self.view.affected_by(changed)
+        self.view.begin_refresh()
+        try:
+            rows = await self.driver.existing(wanted)
+        except BaseException:
+            self.view.abandon_refresh()
+            raise
+        self.view.end_refresh(rows, of=set(wanted))
+
+    async def _follow(self) -> None:
+        """Bring the view up to date with what others did."""
+        generation = await self.driver.generation()
+        if generation != self._generation:
+            await self.refresh()
+        elif changed := await self.driver.changes():
+            self._generation = -1  # if this fails, all is read: nobody tells it again
+            if len(changed) <= FEW_CHANGES:
+                await self._look_again(changed)
+                self._generation = generation
+            else:
+                await self.refresh()
+
     async def _keep_fresh(self, scope: trio.CancelScope) -> None:
         took = 0.0
         blind = False
@@ -275,8 +332,7 @@ class ZpoolActor:
                 await trio.sleep(max(self._refresh_seconds, took * REST_FACTOR))
                 began = trio.current_time()
                 try:
-                    if await self.driver.generation() != self._generation:
-                        await self.refresh()
+                    await self._follow()
                     blind = False
                 except ImageStoreError as error:
                     if not blind:

@@ -14,8 +14,8 @@ What every driver promises:
 * A snapshot's guid travels with its stream, so a guid may stand twice in one
   pool; guid and createtxg together do not.
 * Everything created carries its tags from the same step that created it.
-* ``snapshot``, ``destroy``, ``rollback`` and ``rename`` are all or nothing,
-  also when the process dies.  ``create`` is all or nothing, but a process that
+* ``snapshot``, ``destroy``, ``rollback``, ``rename`` and ``retag`` are all or
+  nothing, also when the process dies.  ``create`` is all or nothing, but a process that
   dies in it may leave a prefix of what was asked, each with its tags.
 * Cancelling a call never leaves half of it: it happens, or it does not.
 * Every refusal is an error of ``imagestore.errors`` and is found before
@@ -24,7 +24,7 @@ What every driver promises:
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from msgspec import Struct
 
@@ -56,6 +56,9 @@ class Tags(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
 
 
 NO_TAGS = Tags()
+
+TAG_NAMES: Final = ("op", "kind", "image", "sha256", "guest", "disk", "last")
+"""The fields of :class:`Tags`, in the order in which they are written."""
 
 
 class Dataset(Struct, frozen=True, kw_only=True, gc=False):
@@ -107,11 +110,16 @@ class NewFilesystem(Struct, frozen=True, kw_only=True, tag="filesystem"):
 
 
 class NewVolume(Struct, frozen=True, kw_only=True, tag="volume"):
-    """A blank volume; ``size`` in bytes, a multiple of 512."""
+    """A blank volume; ``size`` in bytes, a multiple of 512.
+
+    ``thick``: room for all of it is set aside now and stays so, whatever is
+    snapshotted, rolled back or received later.
+    """
 
     name: str
     size: int
     tags: Tags
+    thick: bool = False
 
 
 class NewClone(Struct, frozen=True, kw_only=True, tag="clone"):
@@ -123,6 +131,13 @@ class NewClone(Struct, frozen=True, kw_only=True, tag="clone"):
 
 
 Creation = NewFilesystem | NewVolume | NewClone
+
+
+class Retagging(Struct, frozen=True, kw_only=True, gc=False):
+    """A dataset, and all the tags that it is to have."""
+
+    target: Target
+    tags: Tags
 
 
 class Space(Struct, frozen=True, kw_only=True):
@@ -190,14 +205,30 @@ class PoolDriver(Protocol):
     async def get(self, name: str) -> Dataset:
         """Raises NotFound."""
 
+    async def existing(self, wanted: Sequence[str]) -> Sequence[Dataset]:
+        """The rows of those of ``wanted`` that exist, in no particular order."""
+
     async def generation(self) -> int:
-        """A number that differs from before when the pool may have changed by another hand.
+        """A number that differs from before when the pool may have changed by another hand,
+        and more of it than :meth:`changes` tells: then ``list`` is due.
 
         Changes made through this driver need not count: their rows are known.
         Cheap: it is asked twice a second.
         """
 
+    async def changes(self) -> Sequence[str]:
+        """Names whose rows another hand may have changed (made, destroyed) since they were given out.
+
+        Each is told once.  What was found out by :meth:`generation` counts.
+        """
+
+    def trouble(self) -> str:
+        """Why nothing can be changed now, in one line; "" if it can. Never waits for the pool."""
+
     async def space(self) -> Space: ...
+
+    def mountpoint(self, name: str) -> str:
+        """The absolute path of a file system's own files, "" where there are none to be seen."""
 
     def device(self, name: str) -> str:
         """The absolute path at which a volume's content can be opened, stable for its life."""
@@ -251,8 +282,11 @@ class PoolDriver(Protocol):
     async def resize(self, volume: Target, size: int) -> Dataset:
         """Set a volume's size in bytes. Raises NotFound, InUse (when shrinking), NoSpace."""
 
-    async def tag(self, target: Target, tags: Tags) -> Dataset:
-        """Replace the tags of a dataset. Raises NotFound."""
+    async def retag(self, changes: Sequence[Retagging]) -> Sequence[Dataset]:
+        """Replace the tags of datasets, all or none; their content is not touched. Raises NotFound."""
+
+    def retag_commands(self, changes: Sequence[Retagging]) -> Sequence[str]:
+        """What :meth:`retag` does, as an administrator would type it, a command for each dataset."""
 
     # -- streams ------------------------------------------------------------
 

@@ -105,7 +105,7 @@ class TestOpening:
             await harness.reopen()
         assert catalog.read_bytes() == before
         connection = sqlite3.connect(catalog)
-        connection.execute("PRAGMA user_version = 1")
+        connection.execute("PRAGMA user_version = 2")
         connection.close()
         await harness.reopen()
 

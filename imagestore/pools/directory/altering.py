@@ -1,5 +1,6 @@
 """Renaming, resizing and tagging datasets of a directory pool."""
 
+import shlex
 from collections.abc import Sequence
 from functools import partial
 
@@ -7,7 +8,7 @@ import trio
 from msgspec.structs import replace
 
 from imagestore.errors import InvalidArgument, NotVolume
-from imagestore.pools.base import Dataset, Tags, Target
+from imagestore.pools.base import TAG_NAMES, Dataset, Retagging, Target
 from imagestore.pools.directory import rules
 from imagestore.pools.directory.ground import Ground
 from imagestore.pools.directory.groupcommit import Step
@@ -62,12 +63,27 @@ def _finish(ground: Ground, volume: Target, size: int, leases: Leases) -> None:
         finish_resize(ground.opened, ground.catalog.require(volume), size)
 
 
-async def tag(ground: Ground, target: Target, tags: Tags) -> Dataset:
-    """See ``PoolDriver.tag``."""
+async def retag(ground: Ground, changes: Sequence[Retagging]) -> Sequence[Dataset]:
+    """See ``PoolDriver.retag``."""
+    return await ground.change(partial(_record_tags, ground, changes))
 
-    def change(step: Step) -> Dataset:
-        entry = step.catalog.require(target)
-        step.catalog.set_tags(entry, tags)
-        return ground.measure(replace(entry, dataset=replace(entry.dataset, tags=tags)))
 
-    return await ground.change(change)
+def _record_tags(ground: Ground, changes: Sequence[Retagging], step: Step) -> Sequence[Dataset]:
+    changed = []
+    for change in changes:
+        entry = step.catalog.require(change.target)
+        step.catalog.set_tags(entry, change.tags)
+        changed.append(ground.measure(replace(entry, dataset=replace(entry.dataset, tags=change.tags))))
+    return changed
+
+
+def retag_command(ground: Ground, change: Retagging) -> str:
+    """What changes the catalog as :func:`retag` does."""
+    columns = ", ".join(f"tag_{name} = {_literal(getattr(change.tags, name))}" for name in TAG_NAMES)
+    statement = f"UPDATE dataset SET {columns} WHERE createtxg = {change.target.createtxg}"  # noqa: S608 (shown, not run)
+    return f"sqlite3 {shlex.quote(ground.layout.catalog)} {shlex.quote(statement)}"
+
+
+def _literal(text: str) -> str:
+    """``text`` as SQL writes it."""
+    return "'" + text.replace("'", "''") + "'"

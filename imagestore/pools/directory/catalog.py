@@ -33,7 +33,8 @@ from msgspec.structs import replace
 from imagestore.errors import NotFound, PoolError
 from imagestore.pools.base import NO_TAGS, Dataset, Kind, Mark, Tags, Target
 
-FORMAT = 1
+FORMAT = 2
+"""Format 1 did not know thick volumes; a pool of it is brought up to date when it is opened."""
 
 _BUSY_TIMEOUT_MS = 10_000
 """How long opening waits for a program that has the file open."""
@@ -63,7 +64,8 @@ CREATE TABLE dataset (
     tag_sha256 TEXT NOT NULL,
     tag_guest TEXT NOT NULL,
     tag_disk TEXT NOT NULL,
-    tag_last TEXT NOT NULL
+    tag_last TEXT NOT NULL,
+    thick INTEGER NOT NULL DEFAULT 0
 );
 CREATE UNIQUE INDEX dataset_by_name ON dataset (dataset, snapshot);
 CREATE INDEX dataset_in_order ON dataset (dataset, createtxg);
@@ -80,9 +82,9 @@ INSERT INTO pool VALUES (1, 0, NULL, NULL);
 
 _COLUMNS = (
     "createtxg, dataset, snapshot, kind, guid, creation, volsize, written, referenced, origin, file, "
-    "baseline, block_size, tag_op, tag_kind, tag_image, tag_sha256, tag_guest, tag_disk, tag_last"
+    "baseline, block_size, tag_op, tag_kind, tag_image, tag_sha256, tag_guest, tag_disk, tag_last, thick"
 )
-_INSERT = f"INSERT INTO dataset ({_COLUMNS}) VALUES ({', '.join('?' * 20)})"  # noqa: S608 (constants)
+_INSERT = f"INSERT INTO dataset ({_COLUMNS}) VALUES ({', '.join('?' * 21)})"  # noqa: S608 (constants)
 _ORIGIN_NAME = (
     "(SELECT source.dataset || '@' || source.snapshot FROM dataset AS source "
     "WHERE source.createtxg = dataset.origin)"
@@ -110,6 +112,7 @@ _Row = tuple[
     str,
     str,
     str,
+    int,
     str | None,
 ]
 
@@ -150,11 +153,21 @@ class Catalog:
 
     def _check_format(self, path: str) -> None:
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        if version == 1:
+            version = self._upgrade()
         if version != FORMAT:
             raise PoolError(
                 f"the pool's catalog has format {version}, this imagestore reads format {FORMAT}",
                 detail=f"{path} was left untouched; use the imagestore that wrote it, or a newer one",
             )
+
+    def _upgrade(self) -> int:
+        """From format 1, in one transaction. Returns the format."""
+        self.begin()
+        self._connection.execute("ALTER TABLE dataset ADD COLUMN thick INTEGER NOT NULL DEFAULT 0")
+        self._connection.execute(f"PRAGMA user_version = {FORMAT}")
+        self.commit()
+        return FORMAT
 
     def close(self) -> None:
         with self.lock:
@@ -412,7 +425,8 @@ def _datasets(rows: Iterable[_Row]) -> Iterator[Dataset]:
             volsize=row[6],
             written=row[7],
             referenced=row[8],
-            origin=share(row[20] or "", row[20] or ""),
+            origin=share(row[21] or "", row[21] or ""),
+            sparse=not row[20],
             creation=row[5],
             tags=last_tags,
         )
@@ -440,6 +454,7 @@ def _row(entry: Entry) -> tuple[int | str | None, ...]:
         entry.baseline,
         entry.block_size,
         *_tag_columns(dataset.tags),
+        int(not dataset.sparse),
     )
 
 

@@ -47,7 +47,9 @@ def _make_files(ground: Ground, creations: Sequence[Creation], made: list[str]) 
         elif isinstance(creation, NewVolume):
             file = ground.files.blank(creation.size)
             made.append(file)
-            files.append(_Made(file, 0))
+            if creation.thick:
+                ground.files.fill(file)
+            files.append(_Made(file, ground.files.allocated(file)))
         else:
             files.append(_Made("", 0))
     ground.checkpoint("files made")
@@ -69,7 +71,12 @@ def _entry(ground: Ground, creation: Creation, made: _Made, origin: Entry | None
     dataset = ground.new_dataset(creation.name, kind, creation.tags)
     if isinstance(creation, NewVolume):
         return Entry(
-            dataset=replace(dataset, volsize=creation.size), file=made.file, block_size=BLOCK_SIZE_BYTES
+            dataset=replace(
+                dataset, volsize=creation.size, referenced=made.allocated, sparse=not creation.thick
+            ),
+            file=made.file,
+            baseline=made.allocated,
+            block_size=BLOCK_SIZE_BYTES,
         )
     if origin is None:
         return Entry(dataset=dataset)

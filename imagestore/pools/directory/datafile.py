@@ -96,6 +96,32 @@ class DataFiles:
             os.fchmod(file, mode)
         return name
 
+    def copy_apart(self, source: str, *, mode: int, progress: Callable[[], None]) -> str:
+        """Make a file with the content of ``source`` that shares no block with it."""
+        with self._new() as (name, file):
+            source_file = os.open(self.path(source), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                copy_sparse(source_file, file, progress, apart=True)
+                os.fdatasync(file)
+            finally:
+                os.close(source_file)
+            os.fchmod(file, mode)
+        return name
+
+    def fill(self, name: str) -> None:
+        """Give a file all the blocks that its size can need.
+
+        Raises OSError: ENOSPC before a block is taken from anybody else, if there are too few.
+        """
+        file = os.open(self.path(name), os.O_RDWR | os.O_CLOEXEC)
+        try:
+            status, room = os.fstat(file), os.fstatvfs(file)
+            if status.st_size - status.st_blocks * 512 > room.f_bavail * room.f_frsize:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
+            os.posix_fallocate(file, 0, status.st_size)
+        finally:
+            os.close(file)
+
     def link(self, source: str, *, mode: int) -> str:
         """Give ``source`` a second name, and both a mode under which nobody writes any more."""
         name = self._entropy(16).hex()
@@ -205,15 +231,17 @@ def data_runs(file: int, size: int) -> Iterator[tuple[int, int]]:
         yield start, end
 
 
-def copy_sparse(source: int, destination: int, progress: Callable[[], None]) -> None:
-    """Fill an empty file with another's content, holes stay holes."""
+def copy_sparse(source: int, destination: int, progress: Callable[[], None], *, apart: bool = False) -> None:
+    """Fill an empty file with another's content, holes stay holes; ``apart``: sharing no blocks."""
     size = os.fstat(source).st_size
     os.ftruncate(destination, size)
     for start, end in data_runs(source, size):
         position = start
         while position < end:
             progress()
-            copied = _copy_piece(source, destination, position, min(end - position, _COPY_PIECE_BYTES))
+            length = min(end - position, _COPY_PIECE_BYTES)
+            copy = _rewrite_piece if apart else _copy_piece
+            copied = copy(source, destination, position, length)
             if copied == 0:
                 break
             position += copied
@@ -225,6 +253,10 @@ def _copy_piece(source: int, destination: int, offset: int, length: int) -> int:
     except OSError as error:
         if error.errno not in _CANNOT_COPY_RANGE:
             raise
+    return _rewrite_piece(source, destination, offset, length)
+
+
+def _rewrite_piece(source: int, destination: int, offset: int, length: int) -> int:
     return os.pwrite(destination, os.pread(source, min(length, 1 << 20), offset), offset)
 
 

@@ -92,6 +92,8 @@ def _make_files(
         if plan.snapshot.file:
             ground.tree.check_free(plan.dataset.dataset.name, directory=False)
             file = ground.copy(plan.snapshot, made)
+            if not plan.dataset.dataset.sparse:
+                file = ground.thicken(file, made)
             ground.files.take_rights(file, plan.dataset.file)
         files.append(file)
     ground.checkpoint("files made")

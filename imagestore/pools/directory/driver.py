@@ -58,8 +58,8 @@ from typing import TypeVar
 import trio
 from msgspec.structs import replace
 
-from imagestore.errors import NoSpace
-from imagestore.pools.base import Creation, Dataset, Mark, Receiver, Space, Tags, Target
+from imagestore.errors import NoSpace, NotFound
+from imagestore.pools.base import Creation, Dataset, Mark, Receiver, Retagging, Space, Tags, Target
 from imagestore.pools.directory import (
     altering,
     creating,
@@ -178,6 +178,20 @@ class DirectoryPool:
         ground = self._ground
         return await ground.look("looking up a dataset", lambda: ground.measure(ground.existing(name)))
 
+    async def existing(self, wanted: Sequence[str]) -> Sequence[Dataset]:
+        found = []
+        for name in wanted:
+            with contextlib.suppress(NotFound):
+                found.append(await self.get(name))
+        return found
+
+    async def changes(self) -> Sequence[str]:
+        await trio.lowlevel.checkpoint()
+        return ()  # nobody else can change the catalog
+
+    def trouble(self) -> str:
+        return ""
+
     async def generation(self) -> int:
         # Nobody else can change the catalog: only what was measured differs from what was answered.
         if await self._ground.look("measuring volumes", self._measure_next):
@@ -205,6 +219,9 @@ class DirectoryPool:
             return Space(total=status.f_blocks * status.f_frsize, available=status.f_bavail * status.f_frsize)
 
         return await self._ground.look("asking for free space", look)
+
+    def mountpoint(self, name: str) -> str:
+        return self._ground.tree.path(name)
 
     def device(self, name: str) -> str:
         return self._ground.tree.path(name)
@@ -244,8 +261,11 @@ class DirectoryPool:
     async def resize(self, volume: Target, size: int) -> Dataset:
         return await altering.resize(self._ground, volume, size)
 
-    async def tag(self, target: Target, tags: Tags) -> Dataset:
-        return await altering.tag(self._ground, target, tags)
+    async def retag(self, changes: Sequence[Retagging]) -> Sequence[Dataset]:
+        return await altering.retag(self._ground, changes)
+
+    def retag_commands(self, changes: Sequence[Retagging]) -> Sequence[str]:
+        return [altering.retag_command(self._ground, change) for change in changes]
 
     # -- streams ----------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from msgspec.structs import replace
 from imagestore.errors import ImageStoreError, InUse, NoSpace, NotFound, PoolError
 from imagestore.pools.base import Dataset, Kind, Tags, Target
 from imagestore.pools.directory.catalog import Entry
+from imagestore.pools.directory.datafile import VOLUME_MODE
 from imagestore.pools.directory.failures import pool_failures
 from imagestore.pools.directory.groupcommit import GroupCommit, Step
 from imagestore.pools.directory.opening import Opened, make_reserve, random_guid, spend_reserve
@@ -157,6 +158,25 @@ class Ground:
             raise NotFound(detail=f"{snapshot.dataset.name} was destroyed") from None
         made.append(file)
         return file
+
+    def set_apart(self, file: str, made: list[str], *, mode: int) -> str:
+        """Put a copy that shares no block with any other file in place of a new data file.
+
+        In a worker thread.  Returns the name under which it now is. Raises OSError.
+        """
+        if not self.files.reflink:
+            return file
+        apart = self.files.copy_apart(file, mode=mode, progress=trio.from_thread.check_cancelled)
+        made.append(apart)
+        self.files.remove([file])
+        made.remove(file)
+        return apart
+
+    def thicken(self, file: str, made: list[str]) -> str:
+        """As :meth:`set_apart`, and with room for all of a thick volume."""
+        apart = self.set_apart(file, made, mode=VOLUME_MODE)
+        self.files.fill(apart)
+        return apart
 
     async def remove(self, files: Collection[str]) -> None:
         """Unlink data files that nothing names any more, and see that the reserve is there."""

@@ -220,7 +220,12 @@ def random_guid(entropy: Callable[[int], bytes]) -> int:
 
 def _mend(opened: Opened, checkpoint: Callable[[str], None]) -> None:
     for entry, size in opened.catalog.resizing():
-        finish_resize(opened, entry, size)
+        try:
+            finish_resize(opened, entry, size)
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            _log.error("%s was to become %d bytes and is not: %s", entry.dataset.name, size, error.strerror)
     checkpoint("resizes finished")
     removed, missing = opened.files.remove_all_but(opened.catalog.files())
     if removed:
@@ -236,13 +241,28 @@ def _mend(opened: Opened, checkpoint: Callable[[str], None]) -> None:
 
 
 def finish_resize(opened: Opened, entry: Entry, size: int) -> None:
-    """Bring a volume's file and row to ``size`` bytes; the second half of a resize."""
+    """Bring a volume's file and row to ``size`` bytes; the second half of a resize.
+
+    Raises:
+        OSError: there is no room for a thick volume of that size; it is as it was.
+    """
     path = opened.files.path(entry.file)
+    refused: OSError | None = None
     os.truncate(path, size)
+    if not entry.dataset.sparse:
+        try:
+            opened.files.fill(entry.file)
+        except OSError as error:
+            refused, size = error, entry.dataset.volsize
+            os.truncate(path, size)
     sync_path(path)
+    dataset = replace(entry.dataset, volsize=size)
+    baseline = entry.baseline if entry.dataset.sparse else opened.files.allocated(entry.file)
     opened.catalog.begin()
-    opened.catalog.set_content(replace(entry, dataset=replace(entry.dataset, volsize=size)))
+    opened.catalog.set_content(replace(entry, dataset=dataset, baseline=baseline))
     opened.catalog.commit()
+    if refused is not None:
+        raise refused
 
 
 def make_reserve(layout: Layout) -> None:

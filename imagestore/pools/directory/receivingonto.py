@@ -95,22 +95,26 @@ class _Onto:
     async def publish(self, arrived: Arrived) -> tuple[Dataset, ...]:
         ground = self._ground
         async with ground.turn([self._volume]), ground.leased() as leases:
-            volume = await ground.work("receiving onto a volume", partial(self._take, arrived, leases))
+            volume, file = await ground.work("receiving onto a volume", partial(self._take, arrived, leases))
+            arrived = replace(arrived, file=file)
             with trio.CancelScope(shield=True):
                 record = partial(self._record, arrived, volume, leases)
                 datasets = await ground.change(record, arrived.made)
                 await ground.remove([volume.file])
             return datasets
 
-    def _take(self, arrived: Arrived, leases: Leases) -> Entry:
-        """The volume as it is to be replaced, writers kept away from it."""
+    def _take(self, arrived: Arrived, leases: Leases) -> tuple[Entry, str]:
+        """The volume as it is to be replaced, writers kept away from it, and its new data file."""
         with self._ground.catalog.lock:
             volume, _ = rules.check_onto(self._ground.catalog, self._volume, self._base)
         if not self._force:
             self._ground.lease([volume], leases)
             self._check_unmodified(volume)
-        self._ground.files.take_rights(arrived.file, volume.file)
-        return volume
+        file = arrived.file
+        if not volume.dataset.sparse:
+            file = self._ground.thicken(file, arrived.made)
+        self._ground.files.take_rights(file, volume.file)
+        return volume, file
 
     def _check_unmodified(self, volume: Entry) -> None:
         """Raises Modified."""

@@ -66,13 +66,29 @@ async def _copy_at_one_instant(
     for _ in range(_TRIES):
         copies = await ground.copying("copying disks", attempt)
         if copies is not None:
-            await ground.look("copying disks", partial(ground.checkpoint, "files made"))
-            return copies
+            if not ground.files.reflink or all(copy.source.dataset.sparse for copy in copies):
+                await ground.look("copying disks", partial(ground.checkpoint, "files made"))
+                return copies
+            return await ground.copying("copying disks", partial(_set_apart, ground, copies, made))
         await trio.sleep(_PAUSE_SECONDS)
     raise InUse(
         f"disks are being written, no common instant found: {', '.join(v.name for v in volumes)}",
         detail="pause the guest while it is snapshotted",
     )
+
+
+def _set_apart(ground: Ground, copies: Sequence[Copy], made: list[str]) -> list[Copy]:
+    """Take the copies of thick volumes from their blocks: a volume that shares them would need others
+    as soon as it is written, and its room was promised."""
+    apart = []
+    for copy in copies:
+        if copy.file and not copy.source.dataset.sparse:
+            file = ground.set_apart(copy.file, made, mode=SNAPSHOT_MODE)
+            allocated = ground.files.allocated(file)
+            copy = replace(copy, file=file, allocated=allocated, written=allocated)
+        apart.append(copy)
+    ground.checkpoint("files made")
+    return apart
 
 
 def _record(
@@ -93,7 +109,8 @@ def _record(
         )
         entry = Entry(dataset=dataset, file=copy.file, block_size=source.block_size)
         taken.append(step.catalog.insert(entry).dataset)
-        ground.rebase(current, copy.allocated, step)
+        thick = source.file and not source.dataset.sparse
+        ground.rebase(current, ground.files.allocated(source.file) if thick else copy.allocated, step)
     return taken
 
 

@@ -33,7 +33,7 @@ from imagestore.errors import (
 from imagestore.pools.base import Dataset, Receiver, Tags, Target
 from imagestore.pools.zfs import programs
 from imagestore.pools.zfs.failures import in_use, relative
-from imagestore.pools.zfs.ground import VOLMODE, ZfsGround, check_name, uncancelled
+from imagestore.pools.zfs.ground import ZfsGround, check_name, uncancelled
 from imagestore.pools.zfs.programs import Setting
 from imagestore.pools.zfs.receiving import RawSource, Reception, Source, StreamSource
 from imagestore.pools.zfs.rows import (
@@ -141,7 +141,7 @@ async def _receive_new(
         base = await _info(ground, origin)
         given.append(("origin", ground.full(origin.name)))
     if not await ground.has_volmode(names.parent(name)):
-        given.append(("volmode", VOLMODE[0]))
+        given.append(("volmode", ground.volmode))
     new = _New(ground, name, snapshot_tags)
     reception = Reception(
         ground.commands,
@@ -207,12 +207,15 @@ class _New:
 
     async def publish(self, snapshots: Sequence[str]) -> Sequence[Dataset]:
         ground = self._ground
+        every = [self._name, *(f"{self._name}@{snapshot}" for snapshot in snapshots)]
         received = await ground.received([f"{self.hidden}@{snapshot}" for snapshot in snapshots])
         pairs = [pair for pair in tag_pairs(self._snapshot_tags) if pair[1]]
         await programs.set_properties(ground.commands, [Setting(target, pairs) for target in received])
-        await ground.rename(self.hidden, self._name)
-        await ground.wait_for_nodes([self._name])
-        return await ground.rows([self._name, *(f"{self._name}@{snapshot}" for snapshot in snapshots)])
+        with ground.changing([self.hidden, *every]) as done:
+            await ground.rename(self.hidden, self._name)
+            await ground.wait_for_nodes([self._name])
+            done()
+            return await ground.rows(every)
 
     async def undo(self, snapshots: Sequence[str]) -> None:
         ground = self._ground
@@ -266,14 +269,15 @@ class _Onto:
         ground, name = self._ground, self._volume.name
         made = await ground.rows([f"{name}@{snapshot}" for snapshot in snapshots])
         pairs = [pair for pair in tag_pairs(self._snapshot_tags) if pair[1]]
-        await programs.set_properties(
-            ground.commands,
-            [
-                Setting(self._volume, [("imagestore:last", self._operation), (RECEIVING, "")]),
-                *(Setting(row.target, pairs) for row in made),
-            ],
-        )
-        return await ground.rows([name, *(row.name for row in made)])
+        settings = [
+            Setting(self._volume, [("imagestore:last", self._operation), (RECEIVING, "")]),
+            *(Setting(row.target, pairs) for row in made),
+        ]
+        every = [name, *(row.name for row in made)]
+        with ground.changing(every) as done:
+            await programs.set_properties(ground.commands, settings)
+            done()
+            return await ground.rows(every)
 
     async def undo(self, snapshots: Sequence[str]) -> None:
         if snapshots:

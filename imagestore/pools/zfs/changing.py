@@ -3,17 +3,19 @@
 ==============  ===============================================================================
 create          one call each, in order; undone when a later one fails
 snapshot        one call for all
-destroy         one channel program: checks all, by guid and createtxg, then destroys all
+destroy         unmounts what is mounted; then one channel program: checks all, by guid and
+                createtxg, then destroys all
 rollback        one channel program: checks, destroys newer, rolls back, sets ``imagestore:last``
 rename, resize  one call or command, after a look at the identity
-tag             one channel program
+retag           one channel program for all
 ==============  ===============================================================================
 
 Tags are user properties, set in the call that makes the dataset.  None of
 these is cancellable once it has begun.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 from imagestore import names
@@ -24,6 +26,7 @@ from imagestore.errors import (
     InvalidArgument,
     NotSnapshot,
     NotVolume,
+    PoolError,
 )
 from imagestore.pools.base import (
     Creation,
@@ -31,15 +34,16 @@ from imagestore.pools.base import (
     NewClone,
     NewFilesystem,
     NewVolume,
+    Retagging,
     Tags,
     Target,
 )
-from imagestore.pools.zfs import programs
+from imagestore.pools.zfs import devices, programs
 from imagestore.pools.zfs.core import Properties
 from imagestore.pools.zfs.failures import in_use
 from imagestore.pools.zfs.ground import (
     COMPRESSIONS,
-    VOLMODE,
+    VOLMODES,
     ZfsGround,
     check_name,
     check_size,
@@ -69,13 +73,15 @@ async def _create(ground: ZfsGround, creations: Sequence[Creation]) -> Sequence[
     volumes = [creation.name for creation in creations if not isinstance(creation, NewFilesystem)]
     flickers = False
     try:
-        for creation in creations:
-            given = await _properties(ground, creation, made)
-            await ground.call("creating", creation.name, partial(_make, ground, creation, given))
-            made.append(creation.name)
-            flickers = flickers or (creation.name in volumes and "volmode" in given)
-        await ground.wait_for_nodes(volumes, flickers=flickers)
-        return await ground.rows(made)
+        with ground.changing(creation.name for creation in creations) as done:
+            for creation in creations:
+                given = await _properties(ground, creation, made)
+                await ground.call("creating", creation.name, partial(_make, ground, creation, given))
+                made.append(creation.name)
+                flickers = flickers or (creation.name in volumes and "volmode" in given)
+            await ground.wait_for_nodes(volumes, flickers=flickers)
+            done()
+            return await ground.rows(made)
     except ImageStoreError:
         for row in reversed(await ground.existing(made)):
             await ground.retry_busy([row.name], partial(programs.destroy, ground.commands, [row.target]))
@@ -86,14 +92,31 @@ async def _properties(ground: ZfsGround, creation: Creation, made: Sequence[str]
     """What a new dataset is made with, its tags among it."""
     given = tag_properties(creation.tags)
     if isinstance(creation, NewFilesystem):
-        return given | {"canmount": 0, "volmode": VOLMODE[1]}
+        return given | {"canmount": 0, "volmode": VOLMODES[ground.volmode]}
     given |= {"compression": COMPRESSIONS[ground.compression]}
     parent = names.parent(creation.name)
     if parent not in made and not await ground.has_volmode(parent):
-        given |= {"volmode": VOLMODE[1]}
+        given |= {"volmode": VOLMODES[ground.volmode]}
     if isinstance(creation, NewVolume):
-        given |= {"volsize": creation.size, "volblocksize": block_dividing(creation.size, ground.block_bytes)}
+        block_bytes = block_dividing(creation.size, ground.block_bytes)
+        given |= {"volsize": creation.size, "volblocksize": block_bytes}
+        if creation.thick:
+            given |= {"refreservation": await _thick_bytes(ground, creation, block_bytes)}
     return given
+
+
+async def _thick_bytes(ground: ZfsGround, creation: NewVolume, block_bytes: int) -> int:
+    """What a thick volume must reserve: its size, and what parity and metadata may take beside it.
+
+    ``zfs create`` knows that, for every geometry, and says it without creating anything.
+    """
+    words = ("-V", str(creation.size), "-o", f"volblocksize={block_bytes}", ground.full(creation.name))
+    text = await ground.look("zfs", "create", "-n", "-P", *words)
+    for line in text.splitlines():
+        match line.split():
+            case ["property", "refreservation", number] if number.isdecimal():
+                return int(number)
+    raise PoolError(f"zfs create -n gave an answer that is not understood: {text!r}")
 
 
 def _make(ground: ZfsGround, creation: Creation, given: Properties) -> int:
@@ -131,8 +154,10 @@ async def snapshot(ground: ZfsGround, volumes: Sequence[Target], name: str, tags
     take = partial(ground.commands.core.snapshot, [ground.full(name) for name in taken], tag_properties(tags))
 
     async def go() -> Sequence[Dataset]:
-        await ground.call("snapshotting", taken[0], take)
-        return await ground.rows(taken)
+        with ground.changing(taken) as done:
+            await ground.call("snapshotting", taken[0], take)
+            done()
+            return await ground.rows(taken)
 
     return await uncancelled(go)
 
@@ -145,11 +170,37 @@ async def destroy(ground: ZfsGround, targets: Sequence[Target]) -> None:
 
     async def go() -> None:
         every = [target.name for target in targets]
-        await ground.retry_busy(every, partial(programs.destroy, ground.commands, targets))
+        async with _unmounted(ground, targets):
+            with ground.changing(every) as done:
+                await ground.retry_busy(every, partial(programs.destroy, ground.commands, targets))
+                done()
         await ground.wait_until_gone(every)
 
     if targets:
         await uncancelled(go)
+
+
+@asynccontextmanager
+async def _unmounted(ground: ZfsGround, targets: Sequence[Target]) -> AsyncIterator[None]:
+    """File systems of others may be mounted, and a channel program destroys none that is.
+
+    If the destruction is refused they are mounted again.  Raises InUse.
+    """
+    mounted = [t for t in targets if "@" not in t.name and devices.mountpoint(ground.full(t.name))]
+    if mounted:
+        await ground.meant(mounted)
+    undone: list[str] = []
+    try:
+        # Those below others first: whatever the targets' order, a name that is longer is never above.
+        for target in sorted(mounted, key=lambda target: -len(target.name)):
+            await ground.change("zfs", "unmount", ground.full(target.name))
+            undone.append(target.name)
+        yield
+    except ImageStoreError:
+        for name in reversed(undone):
+            with suppress(ImageStoreError):
+                await ground.change("zfs", "mount", ground.full(name))
+        raise
 
 
 async def rollback(
@@ -165,8 +216,10 @@ async def rollback(
 
     async def go() -> Sequence[Dataset]:
         program = partial(programs.rollback, ground.commands, snapshots, newer, operation)
-        await ground.retry_busy(datasets, program)
-        return await ground.rows(datasets)
+        with ground.changing([*datasets, *(target.name for target in newer)]) as done:
+            await ground.retry_busy(datasets, program)
+            done()
+            return await ground.rows(datasets)
 
     return await uncancelled(go)
 
@@ -176,21 +229,25 @@ async def rename(ground: ZfsGround, target: Target, name: str) -> Sequence[Datas
     (row,) = await ground.meant([target])
     _check_rename(row, name, ground.pool)
 
-    async def go() -> Sequence[Dataset]:
+    return await uncancelled(_rename, ground, row, name)
+
+
+async def _rename(ground: ZfsGround, row: Dataset, name: str) -> Sequence[Dataset]:
+    with ground.changing([row.name, name]) as done:
         if row.kind == "snapshot":
             await ground.change("zfs", "rename", ground.full(row.name), ground.full(name))
+            done()
             return await ground.rows([name])
         before = await ground.under(row.name)
         if row.kind == "volume":
             await ground.rename(row.name, name)
         else:  # file systems of others may be mounted
             await ground.change("zfs", "rename", ground.full(row.name), ground.full(name))
+        done()
         moved = await ground.under(name)
-        await ground.wait_until_gone(d.name for d in before if d.kind == "volume")
-        await ground.wait_for_nodes(d.name for d in moved if d.kind == "volume")
-        return moved
-
-    return await uncancelled(go)
+    await ground.wait_until_gone(d.name for d in before if d.kind == "volume")
+    await ground.wait_for_nodes(d.name for d in moved if d.kind == "volume")
+    return moved
 
 
 def _check_rename(row: Dataset, name: str, pool: str) -> None:
@@ -216,17 +273,23 @@ async def resize(ground: ZfsGround, volume: Target, size: int) -> Dataset:
         raise in_use(row.name, users)
 
     async def go() -> Dataset:
-        await ground.change("zfs", "set", f"volsize={size}", ground.full(row.name))
-        return await ground.get(row.name)
+        with ground.changing([row.name]) as done:
+            await ground.change("zfs", "set", f"volsize={size}", ground.full(row.name))
+            done()
+            return await ground.get(row.name)
 
     return await uncancelled(go)
 
 
-async def tag(ground: ZfsGround, target: Target, tags: Tags) -> Dataset:
-    """See ``PoolDriver.tag``."""
+async def retag(ground: ZfsGround, changes: Sequence[Retagging]) -> Sequence[Dataset]:
+    """See ``PoolDriver.retag``."""
 
-    async def go() -> Dataset:
-        await programs.set_properties(ground.commands, [Setting(target, tag_pairs(tags))])
-        return await ground.get(target.name)
+    async def go() -> Sequence[Dataset]:
+        settings = [Setting(change.target, tag_pairs(change.tags)) for change in changes]
+        changed = [change.target.name for change in changes]
+        with ground.changing(changed) as done:
+            await programs.set_properties(ground.commands, settings)
+            done()
+            return await ground.rows(changed)
 
-    return await uncancelled(go)
+    return await uncancelled(go) if changes else ()

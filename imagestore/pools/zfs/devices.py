@@ -10,6 +10,7 @@ system, swap, a device mapper above it.
 """
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Final
@@ -25,6 +26,8 @@ NODES: Final = "/dev/zvol"
 _UDEV_QUEUE: Final = "/run/udev/queue"
 """There while udev has events to deal with."""
 
+_MODULE_MODE: Final = "/sys/module/zfs/parameters/zvol_volmode"
+
 _ATTEMPTS: Final = 10
 
 _FIRST_WAIT_SECONDS: Final = 0.002
@@ -34,6 +37,33 @@ _LONGEST_WAIT_SECONDS: Final = 0.1
 def node(pool: str, name: str) -> str:
     """Where a volume can be opened."""
     return f"{NODES}/{names.full(name, pool)}"
+
+
+def are_shown(volmode: str) -> bool:
+    """Whether volumes of that mode get nodes; ``default`` leaves it to the kernel module."""
+    if volmode == "default":
+        with suppress(OSError), open(_MODULE_MODE, encoding="ascii") as file:
+            return file.read().strip() != "3"
+    return volmode != "none"
+
+
+def mountpoint(dataset: str) -> str:
+    """Where the file system ``dataset`` (its full name) is mounted now, "" if nowhere.
+
+    Not the property: that says where it would be, and not under which root.
+    """
+    with suppress(OSError), open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+        for line in lines:
+            before, _, after = line.partition(" - ")
+            kind, source, *_ = after.split(" ")
+            if kind == "zfs" and _unescaped(source) == dataset:
+                return _unescaped(before.split(" ")[4])
+    return ""
+
+
+def _unescaped(text: str) -> str:
+    """A field of ``mountinfo``: blanks and the like stand in it as octal numbers."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
 
 
 async def wait_for_nodes(paths: Sequence[str], deadline_seconds: float, *, flickers: bool) -> None:

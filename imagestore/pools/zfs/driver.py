@@ -2,14 +2,14 @@
 
 How changes are made is in ``changing``, how content comes and goes in
 ``arriving`` and ``sending``.  New file systems are never mounted
-(``canmount=off``): a channel program refuses those that are.  New volumes are
-sparse, lz4, ``volmode=dev``, and have a ``volblocksize`` for the pool's
-geometry.
+(``canmount=off``): a channel program refuses those that are; others' are
+unmounted before they are destroyed.  New volumes are sparse unless they are to
+be thick, lz4, ``volmode=dev`` unless told otherwise, and have a
+``volblocksize`` for the pool's geometry.
 
 What differs from a directory pool: nothing overrides an open volume, ``force``
 included; snapshots of open disks are always taken; ``list`` shows ``written``
-of volumes as of now; ``generation`` also counts what the store itself changed,
-as there is nothing that tells its events from others'.
+of volumes as of now.  The pool is watched (``watch``) for what others do to it.
 """
 
 import os
@@ -21,12 +21,12 @@ from contextlib import AbstractAsyncContextManager
 import trio
 
 from imagestore.errors import PoolError
-from imagestore.pools.base import Creation, Dataset, Mark, Receiver, Space, Tags, Target
-from imagestore.pools.zfs import arriving, changing, opening, programs, sending
+from imagestore.pools.base import Creation, Dataset, Mark, Receiver, Retagging, Space, Tags, Target
+from imagestore.pools.zfs import arriving, changing, devices, opening, programs, sending
 from imagestore.pools.zfs.commands import Commands
-from imagestore.pools.zfs.ground import Compression, ZfsGround
+from imagestore.pools.zfs.ground import Compression, VolumeMode, ZfsGround
 from imagestore.pools.zfs.programs import Setting
-from imagestore.pools.zfs.rows import PREFIX, unsigned
+from imagestore.pools.zfs.rows import PREFIX, retag_commands, unsigned
 from imagestore.pools.zfs.watch import Watch
 
 _JOURNAL = f"{PREFIX}journal"
@@ -42,13 +42,14 @@ async def open_zfs_pool(
     lock_directory: str = opening.LOCK_DIRECTORY,
     lock_deadline: float = LOCK_SECONDS,
     compression: Compression = "lz4",
+    volmode: VolumeMode = "dev",
     clock: Callable[[], float] = time.time,
     entropy: Callable[[int], bytes] = secrets.token_bytes,
 ) -> "ZfsPool":
     """Open pool ``name`` and lock it against other stores and children of earlier ones.
 
     ``lock_deadline``, in seconds, is how long those are waited for;
-    ``compression`` is that of new volumes.
+    ``compression`` and ``volmode`` are those of new volumes.
 
     Raises:
         ConfigError: ``name`` cannot be a pool.
@@ -70,6 +71,7 @@ async def open_zfs_pool(
         lock,
         block_bytes=block_bytes,
         compression=compression,
+        volmode=volmode,
         clock=clock,
         entropy=entropy,
     )
@@ -108,24 +110,45 @@ class ZfsPool:
     async def set_mark(self, mark: Mark | None) -> None:
         root = await self.get("")
         pairs = [(_JOURNAL, mark.journal if mark else ""), (_EPOCH, str(mark.epoch) if mark else "")]
-        await programs.set_properties(self._ground.commands, [Setting(root.target, pairs)])
+        with self._ground.changing([""]) as done:
+            await programs.set_properties(self._ground.commands, [Setting(root.target, pairs)])
+            done()
 
     # -- looking ----------------------------------------------------------------
 
     async def list(self) -> Sequence[Dataset]:
-        return await self._ground.under("")
+        watch = self._ground.watch
+        txg = watch.synced()
+        rows = await self._ground.under("")
+        watch.listed(txg)
+        return rows
 
     async def get(self, name: str) -> Dataset:
         return await self._ground.get(name)
 
+    async def existing(self, wanted: Sequence[str]) -> Sequence[Dataset]:
+        return await self._ground.existing(wanted)
+
     async def generation(self) -> int:
-        _ = self._ground.commands
-        return await trio.to_thread.run_sync(self._ground.watch.generation)
+        watch = self._ground.watch
+        self._ground.commands.check_alive()
+        watch.take(await trio.to_thread.run_sync(watch.poll))
+        return watch.generation
+
+    async def changes(self) -> Sequence[str]:
+        await trio.lowlevel.checkpoint()
+        return self._ground.watch.changes()
+
+    def trouble(self) -> str:
+        return self._ground.commands.trouble()
 
     async def space(self) -> Space:
         found = await self._ground.properties("", "used", "available")
         used, available = unsigned(found["used"]), unsigned(found["available"])
         return Space(total=used + available, available=available)
+
+    def mountpoint(self, name: str) -> str:
+        return devices.mountpoint(self._ground.full(name))
 
     def device(self, name: str) -> str:
         return self._ground.device(name)
@@ -156,8 +179,11 @@ class ZfsPool:
     async def resize(self, volume: Target, size: int) -> Dataset:
         return await changing.resize(self._ground, volume, size)
 
-    async def tag(self, target: Target, tags: Tags) -> Dataset:
-        return await changing.tag(self._ground, target, tags)
+    async def retag(self, changes: Sequence[Retagging]) -> Sequence[Dataset]:
+        return await changing.retag(self._ground, changes)
+
+    def retag_commands(self, changes: Sequence[Retagging]) -> Sequence[str]:
+        return [command for change in changes for command in retag_commands(change, self.name)]
 
     # -- streams ----------------------------------------------------------------
 

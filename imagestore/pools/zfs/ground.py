@@ -8,6 +8,7 @@ waiting for device nodes.  Knows nothing of what a change is.
 import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Final, Literal, TypeVar
 
@@ -36,8 +37,12 @@ MAX_SIZE_BYTES = (1 << 63) - SECTOR_BYTES
 
 Compression = Literal["lz4", "off"]
 
+VolumeMode = Literal["dev", "full", "geom", "none", "default"]
+"""How the host shows a volume: its node alone; with its partitions (``full``, once ``geom``); not at
+all; or as the kernel module's parameter says."""
+
 COMPRESSIONS: Final[dict[Compression, int]] = {"lz4": 15, "off": 2}
-VOLMODE: Final = ("dev", 2)
+VOLMODES: Final[dict[VolumeMode, int]] = {"default": 0, "full": 1, "geom": 1, "dev": 2, "none": 3}
 """Values of native properties, as commands and as libzfs_core have them."""
 
 _PROPERTIES: Final = """
@@ -70,6 +75,7 @@ class ZfsGround:
         *,
         block_bytes: int,
         compression: Compression,
+        volmode: VolumeMode,
         clock: Callable[[], float],
         entropy: Callable[[int], bytes],
     ) -> None:
@@ -77,6 +83,7 @@ class ZfsGround:
         self.watch = watch
         self.block_bytes = block_bytes
         self.compression = compression
+        self.volmode = volmode
         self.clock = clock
         self.entropy = entropy
         self.sending: Counter[Identity] = Counter()
@@ -104,6 +111,10 @@ class ZfsGround:
 
     def device(self, name: str) -> str:
         return devices.node(self.pool, name)
+
+    def changing(self, names: Iterable[str]) -> AbstractContextManager[Callable[[], None]]:
+        """While the store itself changes ``names``; see ``Watch.changing``."""
+        return self.watch.changing(list(names))
 
     # -- looking ----------------------------------------------------------------
 
@@ -172,7 +183,8 @@ class ZfsGround:
 
         Setting it makes a volume's node come, go and come again; inheriting it does not.
         """
-        return (await self.properties(parent, "volmode")).get("volmode") == VOLMODE[0]
+        found = (await self.properties(parent, "volmode")).get("volmode")
+        return found == ("full" if self.volmode == "geom" else self.volmode)
 
     # -- changing ---------------------------------------------------------------
 
@@ -216,7 +228,9 @@ class ZfsGround:
             raise Held.named(kept)
 
     async def wait_for_nodes(self, volumes: Iterable[str], *, flickers: bool = False) -> None:
-        """See ``devices.wait_for_nodes``."""
+        """See ``devices.wait_for_nodes``. Volumes that are not to be shown have none."""
+        if not devices.are_shown(self.volmode):
+            return
         paths = [self.device(name) for name in volumes]
         await devices.wait_for_nodes(paths, NODE_SECONDS, flickers=flickers)
 

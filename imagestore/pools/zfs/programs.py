@@ -200,14 +200,24 @@ while i <= #argv do
 end
 local answer = refusal("missing", missing)
 if answer then return answer end
-for _, setting in ipairs(settings) do
-    local status
-    if setting.value == "" then
-        status = zfs.sync.inherit(setting.name, setting.property)
-    else
-        status = zfs.sync.set_prop(setting.name, setting.property, setting.value)
+
+function put(name, property, value)
+    if value == "" then return zfs.sync.inherit(name, property) end
+    return zfs.sync.set_prop(name, property, value)
+end
+
+for done, setting in ipairs(settings) do
+    local value, source = zfs.get_prop(setting.name, setting.property)
+    setting.before = source == setting.name and value or ""
+    local status = 0
+    if setting.before ~= setting.value then status = put(setting.name, setting.property, setting.value) end
+    if status ~= 0 then
+        for i = done - 1, 1, -1 do
+            local undone = settings[i]
+            if undone.before ~= undone.value then put(undone.name, undone.property, undone.before) end
+        end
+        error("property " .. setting.property .. ": error " .. tostring(status))
     end
-    if status ~= 0 then error("property " .. setting.property .. ": error " .. tostring(status)) end
 end
 return { refusal = "", datasets = {} }
 """
@@ -243,7 +253,7 @@ async def rollback(
 
 
 async def set_properties(commands: Commands, settings: Sequence[Setting]) -> None:
-    """Set user properties of several datasets together. Raises NotFound."""
+    """Set user properties of several datasets, all or none. Raises NotFound."""
     words: list[str] = []
     for setting in settings:
         words += (*_words(setting.target, commands.pool), str(len(setting.pairs)))

@@ -8,16 +8,17 @@ carry its tags.  Ours are only those that stand on the dataset itself; a tag
 that came with somebody's stream is none.
 """
 
+import shlex
 from collections.abc import Sequence
 from typing import Final
 
+from imagestore import names
 from imagestore.errors import PoolError
-from imagestore.pools.base import Dataset, Kind, Tags
+from imagestore.pools.base import TAG_NAMES, Dataset, Kind, Retagging, Tags
 from imagestore.pools.zfs.failures import relative
 from imagestore.streams.nvlist import NvValue
 
 PREFIX: Final = "imagestore:"
-TAG_NAMES: Final = ("op", "kind", "image", "sha256", "guest", "disk", "last")
 
 RECEIVING: Final = f"{PREFIX}receiving"
 """On a volume while the snapshots of a package come onto it: the guid of the base."""
@@ -176,6 +177,14 @@ def tag_pairs(tags: Tags) -> list[tuple[str, str]]:
 def tag_properties(tags: Tags) -> dict[str, int | str]:
     """The properties of the tags that are there."""
     return {name: value for name, value in tag_pairs(tags) if value}
+
+
+def retag_commands(change: Retagging, pool: str) -> list[str]:
+    """The commands that give a dataset its tags and take off those it is not to have."""
+    name = shlex.quote(names.full(change.target.name, pool))
+    pairs = tag_pairs(change.tags)
+    given = " ".join(shlex.quote(f"{key}={value}") for key, value in pairs if value)
+    return [f"zfs set {given} {name}"] if given else [f"zfs inherit {key} {name}" for key, _ in pairs]
 
 
 def options(pairs: Sequence[tuple[str, str]]) -> list[str]:

@@ -27,6 +27,7 @@ def suite() -> dict[str, object]:
         "TestLooking": datasets.Looking,
         "TestCreating": datasets.Creating,
         "TestAltering": datasets.Altering,
+        "TestThick": datasets.Thick,
         "TestSnapshotting": snapshots.Snapshotting,
         "TestDestroying": snapshots.Destroying,
         "TestRollingBack": snapshots.RollingBack,

@@ -7,16 +7,19 @@ from imagestore.errors import (
     AlreadyExists,
     InUse,
     InvalidArgument,
+    NoSpace,
     NotFound,
     NotValid,
 )
 from imagestore.pools.base import (
+    NO_TAGS,
     Creation,
     Mark,
     NewClone,
     NewFilesystem,
     NewVolume,
     PoolDriver,
+    Retagging,
     Tags,
     Target,
 )
@@ -307,11 +310,84 @@ class Altering:
         assert (await pool.resize(made.target, MIB)).volsize == MIB
         assert len(read(pool, "v")) == MIB
 
-    async def test_tags_are_replaced(self, harness: Harness) -> None:
-        made = await volume(harness.pool, "v")
+    async def test_tags_are_replaced_and_taken_off(self, harness: Harness) -> None:
+        made = await volume(harness.pool, "v", content=OLD)
+        taken = await snapshot(harness.pool, made, "s")
         tags = Tags(op="op-7", kind="disk", guest="vm", disk="1")
-        assert (await harness.pool.tag(made.target, tags)).tags == tags
+        changes = [
+            Retagging(target=made.target, tags=tags),
+            Retagging(target=taken.target, tags=NO_TAGS),
+        ]
+        changed = await harness.pool.retag(changes)
+        assert [(row.name, row.identity, row.tags) for row in changed] == [
+            ("v", made.identity, tags),
+            ("v@s", taken.identity, NO_TAGS),
+        ]
         await harness.reopen()
-        assert (await harness.pool.get("v")).tags == tags
-        with pytest.raises(NotFound):
-            await harness.pool.tag(other(made.target), VOLUME)
+        assert [(await harness.pool.get(name)).tags for name in ("v", "v@s")] == [tags, NO_TAGS]
+        assert read(harness.pool, "v", BLOCK) == OLD
+
+    async def test_all_are_retagged_or_none(self, pool: PoolDriver) -> None:
+        made = await volume(pool, "v")
+        tags = Tags(op="op-7", kind="disk", guest="vm", disk="1")
+        for missing in (other(made.target), Target(name="gone", guid=1, createtxg=1)):
+            with pytest.raises(NotFound):
+                await pool.retag(
+                    [Retagging(target=made.target, tags=tags), Retagging(target=missing, tags=tags)]
+                )
+            assert (await pool.get("v")).tags == VOLUME
+
+    async def test_a_disk_in_use_is_retagged(self, pool: PoolDriver) -> None:
+        made = await volume(pool, "v")
+        with opened_for_writing(pool.device("v")):
+            (changed,) = await pool.retag([Retagging(target=made.target, tags=DISK)])
+        assert changed.tags == DISK
+
+    async def test_the_commands_that_retag_name_dataset_and_tags(self, pool: PoolDriver) -> None:
+        made = await volume(pool, "v")
+        (command,) = pool.retag_commands([Retagging(target=made.target, tags=DISK)])
+        assert all(word in command for word in (DISK.op, DISK.guest, DISK.sha256))
+        taken_off = pool.retag_commands([Retagging(target=made.target, tags=NO_TAGS)])
+        assert taken_off
+        assert not any(DISK.op in line for line in taken_off)
+
+
+class Thick:
+    """Volumes whose room is set aside."""
+
+    async def test_all_of_it_is_set_aside_at_once(self, harness: Harness) -> None:
+        before = (await harness.pool.space()).available
+        (made,) = await harness.pool.create([NewVolume(name="v", size=64 * MIB, tags=VOLUME, thick=True)])
+        assert not made.sparse
+        assert made.written < MIB
+        assert before - (await harness.pool.space()).available >= 63 * MIB
+        assert read(harness.pool, "v", MIB) == bytes(MIB)
+        await harness.reopen()
+        assert not (await harness.pool.get("v")).sparse
+        assert [row.sparse for row in await harness.pool.list()] == [True, False]
+
+    async def test_it_stays_thick_through_snapshots_and_rollbacks(self, pool: PoolDriver) -> None:
+        (made,) = await pool.create([NewVolume(name="v", size=8 * MIB, tags=VOLUME, thick=True)])
+        write(pool, "v", OLD)
+        taken = await snapshot(pool, made, "s")
+        write(pool, "v", NEW)
+        assert (taken.sparse, (await pool.get("v")).sparse) == (True, False)
+        (rolled,) = await pool.rollback([taken.target], destroy=[], operation="op-9")
+        assert not rolled.sparse
+        assert read(pool, "v", 2 * BLOCK) == OLD + bytes(BLOCK)
+        write(pool, "v", NEW)
+        assert read(pool, (await clone(pool, taken, "c")).name, BLOCK) == OLD
+        assert (await pool.get("c")).sparse
+
+    async def test_it_grows_thick(self, pool: PoolDriver) -> None:
+        (made,) = await pool.create([NewVolume(name="v", size=8 * MIB, tags=VOLUME, thick=True)])
+        grown = await pool.resize(made.target, 40 * MIB)
+        assert (grown.volsize, grown.sparse) == (40 * MIB, False)
+        write(pool, "v", NEW, offset=39 * MIB)
+        assert read(pool, "v", BLOCK, offset=39 * MIB) == NEW
+
+    async def test_one_for_which_there_is_no_room_is_not_made(self, pool: PoolDriver) -> None:
+        too_much = (await pool.space()).available // MIB * MIB + 16 * MIB
+        with pytest.raises(NoSpace):
+            await pool.create([NewVolume(name="v", size=too_much, tags=VOLUME, thick=True)])
+        assert await listed(pool) == [""]
