@@ -9,7 +9,7 @@ import datetime as dt
 import re
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import click
 from msgspec import Struct
@@ -20,76 +20,12 @@ from imagestore.cli.journal import journal_option
 from imagestore.cli.output import Column, Format, output_option, print_json, print_line, show_rows
 from imagestore.cli.sizes import show_bytes
 from imagestore.errors import InvalidArgument
-from imagestore.events.catalogue import Envelope, OperationFinished, PoolAttached
+from imagestore.events.catalogue import Envelope
+from imagestore.events.selection import Filter, select, short
 from imagestore.events.state import DatasetRecord, ImageRecord, OperationRecord, State
-from imagestore.events.subjects import datasets_of, guests_of, images_of
-from imagestore.names import is_within
 
 _AGO = re.compile(r"([0-9]{1,9})([smhd])\Z")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-
-
-class Filter(Struct, frozen=True, kw_only=True):
-    """Which events to show; None asks for nothing.  Times in nanoseconds since 1970."""
-
-    who: str | None = None
-    dataset: str | None = None
-    guest: str | None = None
-    image: str | None = None
-    operation: str | None = None
-    since_ns: int | None = None
-    until_ns: int | None = None
-    from_seq: int = 1
-
-    @property
-    def has_subject(self) -> bool:
-        """Whether it asks what an event is about, so that whole operations must be followed."""
-        return not (self.dataset is None and self.guest is None and self.image is None)
-
-
-def select(envelopes: Iterable[Envelope], wanted: Filter) -> Iterator[Envelope]:
-    """The events that ``wanted`` asks for, in order."""
-    followed: set[str] = set()
-    pool = ""
-    for envelope in envelopes:
-        event = envelope.event
-        if isinstance(event, PoolAttached):
-            pool = event.pool.rstrip("/").rpartition("/")[2]
-        if wanted.has_subject:
-            if not (envelope.operation in followed or _is_about(envelope, wanted, pool)):
-                continue
-            if envelope.operation:
-                followed.add(envelope.operation)
-            if isinstance(event, OperationFinished):
-                followed.discard(envelope.operation)
-        if _is_from(envelope, wanted):
-            yield envelope
-
-
-def _is_about(envelope: Envelope, wanted: Filter, pool: str) -> bool:
-    event = envelope.event
-    if wanted.dataset is not None:
-        asked = {wanted.dataset, wanted.dataset.removeprefix(f"{pool}/")}
-        if not any(is_within(name, subtree) for name in datasets_of(event) for subtree in asked):
-            return False
-    if wanted.guest is not None and wanted.guest not in guests_of(event):
-        return False
-    return wanted.image is None or wanted.image in images_of(event)
-
-
-def _is_from(envelope: Envelope, wanted: Filter) -> bool:
-    return (
-        envelope.seq >= wanted.from_seq
-        and (wanted.who is None or envelope.principal == wanted.who)
-        and (wanted.operation is None or wanted.operation in (envelope.operation, short(envelope.operation)))
-        and (wanted.since_ns is None or envelope.time_ns >= wanted.since_ns)
-        and (wanted.until_ns is None or envelope.time_ns <= wanted.until_ns)
-    )
-
-
-def short(operation: str) -> str:
-    """The end of an operation's id, which differs from its neighbours' (its beginning is the time)."""
-    return operation[-8:]
 
 
 def _when(time_ns: int) -> str:

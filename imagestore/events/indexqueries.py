@@ -1,0 +1,114 @@
+"""What the index is asked, as SQL.
+
+Pure.  The tables are those of :mod:`imagestore.events.index`; whatever a
+caller says travels as a value, never as part of a query.
+"""
+
+from collections.abc import Iterator
+
+from msgspec import Struct
+
+from imagestore.events.selection import Filter
+
+Query = tuple[str, list[object]]
+
+
+class Wanted(Struct, frozen=True, kw_only=True):
+    """Which operations to list, newest first: those accepted before event ``before``, if that is not 0.
+
+    ``outcome`` is succeeded, failed or cancelled; running are those without one; "" is all.
+    ``dataset`` is named without the pool, and means all below it as well.
+    ``since_ns`` in nanoseconds since 1970.
+    """
+
+    method: str = ""
+    who: str = ""
+    outcome: str = ""
+    dataset: str = ""
+    since_ns: int = 0
+    before: int = 0
+    limit: int = 100
+
+
+_WHO = "who = (SELECT number FROM words WHERE kind = 1 AND word = ?)"
+
+
+def operations_query(wanted: Wanted) -> Query:
+    """Rows of id, first_seq and last_seq, the newest first."""
+    terms = ["1"]
+    values: list[object] = []
+    for term, value in (
+        ("method = ?", wanted.method),
+        (_WHO, wanted.who),
+        ("started_ns >= ?", wanted.since_ns),
+        ("first_seq < ?", wanted.before),
+    ):
+        if value:
+            terms.append(term)
+            values.append(value)
+    if wanted.outcome == "running":
+        terms.append("last_seq IS NULL")
+    elif wanted.outcome:
+        terms.append("outcome = ?")
+        values.append(wanted.outcome)
+    if wanted.dataset:
+        inside, names = _within(wanted.dataset)
+        terms.append(
+            "first_seq IN (SELECT operation FROM events WHERE operation IS NOT NULL AND " + inside + ")"
+        )
+        values += names
+    query = "SELECT id, first_seq, last_seq FROM operations WHERE " + " AND ".join(terms)
+    return query + " ORDER BY first_seq DESC LIMIT ?", [*values, wanted.limit]
+
+
+def search_query(wanted: Filter, last: int | None) -> Query:
+    """Rows of seq, the last first."""
+    terms = ["seq >= ?"]
+    values: list[object] = [wanted.from_seq]
+    for inside, names in _subjects(wanted):
+        whole = "operation IN (SELECT operation FROM events WHERE operation IS NOT NULL AND " + inside + ")"
+        terms.append("(" + inside + " OR " + whole + ")")
+        values += [*names, *names]
+    if wanted.who is not None:
+        terms.append(_WHO)
+        values.append(wanted.who)
+    if wanted.operation is not None:
+        terms.append("operation = (SELECT first_seq FROM operations WHERE id = ?)")
+        values.append(wanted.operation)
+    if wanted.types:
+        marks = ", ".join("?" * len(wanted.types))
+        terms.append("type IN (SELECT number FROM words WHERE kind = 0 AND word IN (" + marks + "))")
+        values += wanted.types
+    for term, moment in (("time_ns >= ?", wanted.since_ns), ("time_ns <= ?", wanted.until_ns)):
+        if moment is not None:
+            terms.append(term)
+            values.append(moment)
+    query = "SELECT seq FROM events WHERE " + " AND ".join(terms)
+    return query + " ORDER BY seq DESC LIMIT ?", [*values, -1 if last is None else last]
+
+
+def _subjects(wanted: Filter) -> Iterator[Query]:
+    """For each thing that the events are to be about: the condition on ``events``, and its values."""
+    if wanted.dataset is not None:
+        yield _within(wanted.dataset)
+    if wanted.guest is not None:
+        yield _within("guests/" + wanted.guest)
+    if wanted.image is not None:
+        yield (
+            "seq IN (SELECT seq FROM subjects WHERE word = "
+            "(SELECT number FROM words WHERE kind = 3 AND word = ?))",
+            [wanted.image],
+        )
+
+
+def _within(dataset: str) -> Query:
+    """The condition on ``events`` that one is about ``dataset``, or what lies in it."""
+    words = (
+        "SELECT number FROM words WHERE kind = 2 AND (word = ? OR (word > ? AND word < ?)"
+        " OR (word > ? AND word < ?))"
+    )
+    following = (dataset + chr(ord(mark) + 1) for mark in "/@")
+    values = [dataset]
+    for mark, end in zip("/@", following, strict=True):
+        values += [dataset + mark, end]
+    return "seq IN (SELECT seq FROM subjects WHERE word IN (" + words + "))", list(values)
