@@ -8,6 +8,8 @@ from typing import assert_never
 
 from imagestore.cli.sizes import show_bytes
 from imagestore.events.catalogue import (
+    AliasRemoved,
+    AliasSet,
     CreateIntent,
     DatasetCreated,
     DatasetDestroyed,
@@ -22,18 +24,24 @@ from imagestore.events.catalogue import (
     ImageCompleted,
     ImageDeleted,
     ImageFailed,
+    ImagePublished,
     ImageRequested,
+    ImageRetired,
+    ImageRevived,
     Intent,
     JournalCut,
     JournalOpened,
     NewClone,
     NewDataset,
+    NoteIntent,
     OperationFinished,
     OperationResumed,
     OperationStarted,
     PoolAttached,
+    PublishIntent,
     ReceiveIntent,
     RollbackIntent,
+    SegmentsArchived,
     SnapshotIntent,
 )
 
@@ -72,10 +80,22 @@ def describe(event: Event) -> str:
             return f"{event.image}: {event.reason}"
         case ImageDeleted():
             return event.image
+        case ImagePublished():
+            return f"{event.image}, a copy of {event.snapshot.name}"
+        case ImageRetired():
+            return f"{event.image} is hidden, and deleted when its last clone goes"
+        case ImageRevived():
+            return f"{event.image} was asked for again and stays"
+        case AliasSet():
+            return f"{event.alias} names {event.image}"
+        case AliasRemoved():
+            return f"{event.alias} names no image any more"
         case JournalOpened():
             return f"life {event.epoch}: imagestore {event.version}, pid {event.pid} on {event.host}"
         case JournalCut():
             return f"{event.length} bytes of an unfinished group were put aside as {event.saved_as}"
+        case SegmentsArchived():
+            return f"segments {event.first} to {event.last}, up to seq {event.last_seq}, are in {event.place}"
         case PoolAttached():
             return f"{event.driver}:{event.pool}"
         case _:
@@ -96,6 +116,10 @@ def describe_intent(intent: Intent) -> str:
             return f"go back to {_names(intent.snapshots)}{newer}"
         case FetchIntent():
             return f"fetch {intent.image}" + (f" from {intent.source}" if intent.source else "")
+        case PublishIntent():
+            return f"publish {intent.snapshot.name} as image {intent.image}"
+        case NoteIntent():
+            return f"note that {describe(intent.fact)}"
         case ReceiveIntent():
             base = f" from {intent.base.name}" if intent.base is not None else ""
             return f"receive {intent.name}{base}"

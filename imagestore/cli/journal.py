@@ -4,8 +4,10 @@ Offline: no store is asked, none is disturbed.
 """
 
 import os
+import pwd
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -186,3 +188,34 @@ def export(journal: str, from_seq: int) -> None:
 
     for envelope in reader.read(journal, from_seq):
         print_line(envelope)
+
+
+@journal.command(
+    epilog=examples("imagestore journal archive --journal journal --to /mnt/cold/imagestore-journal")
+)
+@journal_option
+@click.option("--to", required=True, metavar="DIR", help="A new directory, or that of an earlier archive.")
+@click.option(
+    "--keep",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Segments that stay.",
+)
+def archive(journal: str, to: str, keep: int) -> None:
+    """Move old segments to cold storage, verified; the store must be stopped for that.
+
+    A store goes on from its checkpoint. The old events are readable again, and the state can be
+    replayed from nothing, when the segments are copied back into the journal's directory.
+    """
+    import trio
+
+    from imagestore.events import archive as archiving
+
+    who = pwd.getpwuid(os.getuid()).pw_name
+    moved = trio.run(partial(archiving.archive, journal, to, principal=who, keep=keep))
+    if moved.last:
+        click.echo(f"{to}: segments {moved.first} to {moved.last}, events up to seq {moved.last_seq}")
+    else:
+        click.echo(f"there is nothing to move: the last {keep} segments stay")

@@ -13,9 +13,9 @@ from msgspec import Struct
 
 from imagestore.errors import Corrupt, JournalError
 from imagestore.events.files import SYSTEM_FILES, Files, publish, read_file
-from imagestore.events.log import LogWalk, survey
+from imagestore.events.log import LogWalk, Place, Survey, load_checkpoint, require_beginning, survey
 from imagestore.events.replay import fold_frame
-from imagestore.events.segment import TEMPORARY, segment_name
+from imagestore.events.segment import ARCHIVED, TEMPORARY, checkpoint_name, segment_name
 from imagestore.events.state import State
 
 
@@ -29,11 +29,12 @@ class Copied(Struct, frozen=True, kw_only=True):
     hash: str
 
 
-def backup(directory: str, to: str, *, files: Files = SYSTEM_FILES) -> Copied:
+def backup(directory: str, to: str, *, last: int | None = None, files: Files = SYSTEM_FILES) -> Copied:
     """Copy the journal in ``directory``, also beside a running store, to ``to``.
 
     ``to`` is a new directory, or an earlier backup of the same journal: then
-    only what it lacks is written.
+    only what it lacks is written.  Segments behind number ``last`` stay out.  Of a journal whose
+    beginning was archived, the checkpoint that stands in for it comes along.
 
     Raises:
         JournalError: there is no journal, or ``to`` holds something else.
@@ -42,16 +43,12 @@ def backup(directory: str, to: str, *, files: Files = SYSTEM_FILES) -> Copied:
     found = survey(files, directory)
     if not found.headers:
         raise JournalError(f"there is no journal in {directory}", detail="name its directory with --journal")
-    walk = LogWalk(files, found, beside_a_writer=True)
-    state = State()
-    for number, frame in walk:
-        if frame.count:
-            fold_frame(directory, number, frame, state)
-    last, end = walk.end.number, walk.end.cursor
+    end = _check(files, found)
     earlier = _earlier(files, to, found.journal)
+    wanted = range(found.headers[0].number, (end.number if last is None else last) + 1)
     written = 0
-    for number in range(1, last + 1):
-        data = segment_bytes(files, directory, number, end.offset if number == last else None)
+    for number in wanted:
+        data = segment_bytes(files, directory, number, end.cursor.offset if number == end.number else None)
         if number in earlier:
             before = read_file(files, os.path.join(to, segment_name(number)))
             if not data.startswith(before.rstrip(b"\0")):
@@ -63,9 +60,36 @@ def backup(directory: str, to: str, *, files: Files = SYSTEM_FILES) -> Copied:
                 continue
         put_segment(files, to, number, data)
         written += 1
+    if wanted.start > 1 and not earlier:
+        _put_beginning(files, found, to)
     return Copied(
-        journal=found.journal.hex(), segments=last, written=written, seq=end.seq, hash=end.hash.hex()
+        journal=found.journal.hex(),
+        segments=len(wanted),
+        written=written,
+        seq=end.cursor.seq,
+        hash=end.cursor.hash.hex(),
     )
+
+
+def _check(files: Files, found: Survey) -> Place:
+    """Walk and fold everything; returns the end. Raises Corrupt, JournalError."""
+    walk = LogWalk(files, found, beside_a_writer=True)
+    loaded = load_checkpoint(files, found)
+    require_beginning(found, loaded)
+    begins_late = found.headers[0].number > 1 and loaded.checkpoint is not None
+    state = loaded.checkpoint.state if begins_late and loaded.checkpoint is not None else State()
+    for number, frame in walk:
+        if frame.count and frame.seq > state.seq:
+            fold_frame(found.directory, number, frame, state)
+    return walk.end
+
+
+def _put_beginning(files: Files, found: Survey, to: str) -> None:
+    """What stands in for an archived beginning: the checkpoints, and the file that says what was archived."""
+    names = [ARCHIVED, *map(checkpoint_name, found.names.checkpoints)]
+    for name in names:
+        data = read_file(files, os.path.join(found.directory, name))
+        publish(files, to, name, data, temporary=name + TEMPORARY)
 
 
 def restore(backup_directory: str, to: str, *, files: Files = SYSTEM_FILES) -> Copied:
@@ -105,9 +129,14 @@ def _earlier(files: Files, to: str, journal: bytes) -> frozenset[int]:
         found = survey(files, to)
     except Corrupt as error:
         raise JournalError(f"{to} is no backup: {error}", detail="name a new directory with --to") from error
+    if found.torn_header:
+        name = segment_name(found.names.segments[-1])
+        raise JournalError(
+            f"{to} is no backup: {name} is none of a journal", detail="name a new directory with --to"
+        )
     if found.journal not in (journal, b""):
         raise JournalError(
             f"{to} is a backup of journal {found.journal.hex()}, not of {journal.hex()}",
             detail="name a new directory with --to",
         )
-    return frozenset(range(1, len(found.headers) + 1))
+    return frozenset(header.number for header in found.headers)

@@ -133,11 +133,10 @@ class ReceiveIntent(_Record, frozen=True, kw_only=True, tag="receive", tag_field
 
 
 class PublishIntent(_Record, frozen=True, kw_only=True, tag="publish", tag_field="intent"):
-    """Make an image of its own of ``snapshot``, a volume's; it grows as ``staging`` until it is whole."""
+    """Make an image of its own of ``snapshot``, a volume's; it grows as staging until it is whole."""
 
     image: str
     snapshot: DatasetId
-    staging: str
     type: str = ""
 
 
@@ -359,6 +358,19 @@ class JournalCut(_Record, frozen=True, kw_only=True, tag="journal-cut", tag_fiel
     saved_as: str
 
 
+class SegmentsArchived(_Record, frozen=True, kw_only=True, tag="segments-archived", tag_field="event"):
+    """Segments ``first`` to ``last`` of this journal were moved to ``place``.
+
+    With them went the events up to ``last_seq``; ``hash`` (hex) is that of the last frame that went.
+    """
+
+    first: int
+    last: int
+    last_seq: int
+    hash: str
+    place: str
+
+
 class PoolAttached(_Record, frozen=True, kw_only=True, tag="pool-attached", tag_field="event"):
     """The pool that this journal describes."""
 
@@ -387,6 +399,7 @@ Event = (
     | AliasRemoved
     | JournalOpened
     | JournalCut
+    | SegmentsArchived
     | PoolAttached
 )
 

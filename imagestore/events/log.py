@@ -10,6 +10,7 @@ import errno
 import os
 from collections.abc import Iterator
 
+import msgspec
 from msgspec import Struct
 
 from imagestore.errors import Corrupt, JournalError, JournalTooNew
@@ -18,6 +19,7 @@ from imagestore.events import frame as frames
 from imagestore.events.files import Files, read_file
 from imagestore.events.scan import Cursor, Damage, Frame, Walk
 from imagestore.events.segment import (
+    ARCHIVED,
     HEADER_BYTES,
     VERSION,
     Names,
@@ -29,17 +31,65 @@ from imagestore.events.segment import (
 )
 
 
+class Archived(Struct, frozen=True, kw_only=True):
+    """Segments 1 to ``last`` were moved to ``place``; with them went all events up to ``last_seq``.
+
+    ``last_group`` and ``hash`` (hex) are those of the last frame that went.
+    """
+
+    journal: str
+    last: int
+    last_seq: int
+    last_group: int
+    hash: str
+    place: str
+
+    def leads_to(self, header: SegmentHeader) -> bool:
+        """Whether ``header`` is that of the segment behind them."""
+        return (header.journal.hex(), header.first_seq, header.last_group, header.previous.hex()) == (
+            self.journal,
+            self.last_seq + 1,
+            self.last_group,
+            self.hash,
+        )
+
+
+def read_archived(files: Files, directory: str) -> Archived | None:
+    """What was archived, if anything. Raises Corrupt: the file that says so cannot be read."""
+    path = os.path.join(directory, ARCHIVED)
+    if not files.exists(path):
+        return None
+    try:
+        return msgspec.json.decode(read_file(files, path), type=Archived)
+    except OSError as error:
+        raise unreadable(directory, ARCHIVED, error) from error
+    except msgspec.MsgspecError as error:
+        raise corrupt(directory, ARCHIVED, 0, 0, f"it does not say what was archived: {error}") from error
+
+
 class Survey(Struct, frozen=True, kw_only=True):
     """What a directory holds, by names and segment headers.
 
-    ``headers`` are those of segments 1, 2, …; ``torn_header`` tells that one
-    more segment follows whose header never became durable.
+    ``headers`` are those of all segments from the first on that was not archived;
+    ``torn_header`` tells that one more segment follows whose header never became
+    durable.  ``archived`` says which segments were moved away.
     """
 
     directory: str
     names: Names
     headers: tuple[SegmentHeader, ...]
     torn_header: bool = False
+    archived: Archived | None = None
+
+    @property
+    def last(self) -> int:
+        """The number of the last segment that has a header."""
+        return self.headers[-1].number
+
+    def header(self, number: int) -> SegmentHeader | None:
+        """The header of segment ``number``; None behind the last, and of archived ones."""
+        index = number - self.headers[0].number
+        return self.headers[index] if 0 <= index < len(self.headers) else None
 
     @property
     def journal(self) -> bytes:
@@ -98,29 +148,38 @@ def survey(files: Files, directory: str) -> Survey:
             detail=f"move them elsewhere; to look at the journal run: "
             f"imagestore journal verify --journal {directory}",
         )
+    archived = read_archived(files, directory) if names.segments else None
     missing = sorted(set(range(1, max(names.segments, default=0) + 1)) - set(names.segments))
-    if missing:
+    first = max(missing, default=0) + 1
+    if missing and (archived is None or first > archived.last + 1):
+        absent = [number for number in missing if archived is None or number > archived.last]
         raise corrupt(
             directory,
-            segment_name(missing[0]),
+            segment_name(absent[0]),
             0,
             0,
-            f"segment {missing[0]} is missing, later ones are there",
+            f"segment {absent[0]} is missing, later ones are there",
         )
     headers: list[SegmentHeader] = []
-    for number in names.segments:
+    for number in range(first, max(names.segments, default=0) + 1):
         header = _header(files, directory, number)
         if header is None:
             if number == names.segments[-1] and _holds_no_frame(files, directory, number):
                 if not headers:
                     _refuse_lost(directory, names)
-                return Survey(directory=directory, names=names, headers=tuple(headers), torn_header=True)
+                return Survey(
+                    directory=directory,
+                    names=names,
+                    headers=tuple(headers),
+                    torn_header=True,
+                    archived=archived,
+                )
             raise corrupt(directory, segment_name(number), 0, 0, "the segment's header is damaged")
-        _check_header(directory, number, header, headers)
+        _check_header(directory, number, header, headers, archived)
         headers.append(header)
     if not headers:
         _refuse_lost(directory, names)
-    return Survey(directory=directory, names=names, headers=tuple(headers))
+    return Survey(directory=directory, names=names, headers=tuple(headers), archived=archived)
 
 
 def _refuse_lost(directory: str, names: Names) -> None:
@@ -157,7 +216,13 @@ def _holds_no_frame(files: Files, directory: str, number: int) -> bool:
     return True
 
 
-def _check_header(directory: str, number: int, header: SegmentHeader, before: list[SegmentHeader]) -> None:
+def _check_header(
+    directory: str,
+    number: int,
+    header: SegmentHeader,
+    before: list[SegmentHeader],
+    archived: Archived | None,
+) -> None:
     name = segment_name(number)
     if header.oldest_reader > VERSION:
         raise JournalTooNew(
@@ -168,7 +233,12 @@ def _check_header(directory: str, number: int, header: SegmentHeader, before: li
     if header.number != number:
         reason = f"the file is segment {header.number}: it was renamed or doubled"
         raise corrupt(directory, name, 0, header.first_seq, reason)
-    if not before:
+    if not before and number > 1:
+        assert archived is not None
+        if number == archived.last + 1 and not archived.leads_to(header):
+            reason = f"it does not follow the segments that file {ARCHIVED} says were archived"
+            raise corrupt(directory, name, 0, header.first_seq, reason)
+    elif not before:
         fits = (header.first_seq, header.last_group) == (1, 0)
         if not fits or header.previous != frames.first_hash(header.journal):
             raise corrupt(directory, name, 0, header.first_seq, "it is not the first segment of a journal")
@@ -218,14 +288,14 @@ class LogWalk:
         while True:
             number = self.end.number
             yield from self._segment(number)
-            if number == len(self._survey.headers):
+            following = self._survey.header(number + 1)
+            if following is None:
                 return
-            following = self._survey.headers[number]
             self._check_link(following)
             self.end = beginning(following)
 
     def _segment(self, number: int) -> Iterator[tuple[int, Frame]]:
-        sealed = number < len(self._survey.headers) or self._survey.torn_header
+        sealed = number < self._survey.last or self._survey.torn_header
         last_frame = self.end.last_frame
         while True:
             start = self.end.cursor.offset
@@ -278,6 +348,17 @@ class Loaded(Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...]
 
 
+def require_beginning(found: Survey, loaded: "Loaded") -> None:
+    """Raises JournalError: the log's beginning was archived, and no checkpoint stands in for it."""
+    if loaded.checkpoint is None and found.headers[0].number > 1:
+        assert found.archived is not None
+        raise JournalError(
+            f"journal {found.directory} needs the segments before number {found.headers[0].number}, which "
+            f"were archived in {found.archived.place}: no usable checkpoint reaches past them",
+            detail=f"copy them back: cp {found.archived.place}/segment-* {found.directory}/",
+        )
+
+
 def load_checkpoint(files: Files, found: Survey, *, up_to: int | None = None) -> Loaded:
     """Find the newest usable checkpoint (of seq ``up_to`` at most)."""
     warnings: list[str] = []
@@ -305,8 +386,8 @@ def anchored(files: Files, found: Survey, anchor: checkpoints.Anchor) -> Place |
     """The place in the log behind the anchor's frame, or why the anchor does not fit the log."""
     if anchor.journal != found.journal:
         return "it is of another journal"
-    if not 1 <= anchor.segment <= len(found.headers):
-        return "it is newer than the log"
+    if found.header(anchor.segment) is None:
+        return "it is newer than the log, or of a part that was archived"
     path = os.path.join(found.directory, segment_name(anchor.segment))
     try:
         head = read_file(files, path, anchor.offset, frames.HEADER.size)

@@ -15,12 +15,14 @@ from imagestore.events import checkpoint as checkpoints
 from imagestore.events.catalogue import Envelope
 from imagestore.events.files import SYSTEM_FILES, Files, read_file
 from imagestore.events.log import (
+    Archived,
     LogWalk,
     Place,
     Survey,
     anchored,
     beginning,
     load_checkpoint,
+    require_beginning,
     survey,
 )
 from imagestore.events.replay import events_of, fold, fold_frame
@@ -29,7 +31,7 @@ from imagestore.events.state import State
 
 
 def read(directory: str, from_seq: int = 1, *, files: Files = SYSTEM_FILES) -> Iterator[Envelope]:
-    """All events from ``from_seq`` on, in order, up to the end as it is now.
+    """All events from ``from_seq`` on, in order, up to the end as it is now; archived ones are left out.
 
     Raises, while iterated:
         JournalError: there is no journal, it is damaged (Corrupt), or too new.
@@ -38,6 +40,15 @@ def read(directory: str, from_seq: int = 1, *, files: Files = SYSTEM_FILES) -> I
     if found.headers:
         walk = LogWalk(files, found, _segment_of(found, from_seq), beside_a_writer=True)
         yield from events_of(walk, found, from_seq)
+
+
+def archived(directory: str, *, files: Files = SYSTEM_FILES) -> Archived | None:
+    """Which events are not in the journal any more because they were archived, and where they are.
+
+    Raises as :func:`read`.
+    """
+    found = survey(files, directory)
+    return found.archived if found.headers and found.headers[0].number > 1 else None
 
 
 def seq_at(directory: str, time_ns: int, *, files: Files = SYSTEM_FILES) -> int:
@@ -78,6 +89,7 @@ def replay(directory: str, *, up_to: int | None = None, files: Files = SYSTEM_FI
     if not found.headers:
         return State()
     loaded = load_checkpoint(files, found, up_to=up_to)
+    require_beginning(found, loaded)
     state = loaded.checkpoint.state if loaded.checkpoint is not None else State()
     fold(directory, LogWalk(files, found, loaded.place, beside_a_writer=True), state, up_to=up_to)
     return state
@@ -136,6 +148,9 @@ def verify(directory: str, *, expected: Head | None = None, files: Files = SYSTE
     findings: list[Finding] = []
     if found.headers:
         findings += tally.walk_all()
+    if found.headers and found.headers[0].number > 1 and found.archived is not None:
+        text = f"segments 1 to {found.headers[0].number - 1} are archived in {found.archived.place}"
+        findings.append(Finding(kind="note", text=text))
     if found.torn_header:
         findings.append(Finding(kind="note", text="the last segment never got a header: it is put aside"))
     return _report(directory, found, tally, [*findings, *tally.check_expected(), *tally.check_checkpoints()])
@@ -160,6 +175,8 @@ class _Tally:
         assert found is not None
         findings: list[Finding] = []
         start: Place | None = beginning(found.headers[0])
+        if found.headers[0].number > 1:
+            self._begin_behind_the_archive(found)
         while start is not None:
             walk = LogWalk(self._files, found, start, beside_a_writer=True)
             try:
@@ -168,8 +185,8 @@ class _Tally:
             except JournalError as error:
                 findings.append(_damage(error))
                 self._folds = False
-                number = walk.end.number
-                start = beginning(found.headers[number]) if number < len(found.headers) else None
+                following = found.header(walk.end.number + 1)
+                start = beginning(following) if following is not None else None
             self.end = walk.end
             if walk.torn is not None:
                 text = (
@@ -186,10 +203,18 @@ class _Tally:
             head = self._expected
             if head is not None and frame.seq + frame.count - 1 == head.seq and frame.hash.hex() == head.hash:
                 self._met_expected = True
-            if self._folds and frame.count:
+            if self._folds and frame.count and frame.seq > self.state.seq:
                 fold_frame(self._survey.directory, number, frame, self.state)
                 if self.state.seq in wanted:
                     self._states[self.state.seq] = checkpoints.encode_state(self.state)
+
+    def _begin_behind_the_archive(self, found: Survey) -> None:
+        """The fold goes on from the newest checkpoint: the events before it are elsewhere."""
+        loaded = load_checkpoint(self._files, found)
+        if loaded.checkpoint is not None:
+            self.state = loaded.checkpoint.state
+        else:
+            self._folds = False
 
     def check_expected(self) -> list[Finding]:
         head = self._expected

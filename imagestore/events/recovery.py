@@ -15,7 +15,7 @@ from imagestore.errors import JournalError, JournalLocked
 from imagestore.events import frame as frames
 from imagestore.events.catalogue import JournalCut
 from imagestore.events.files import Files, publish, read_file
-from imagestore.events.log import LogWalk, Place, Survey, load_checkpoint, survey
+from imagestore.events.log import LogWalk, Place, Survey, load_checkpoint, require_beginning, survey
 from imagestore.events.replay import fold
 from imagestore.events.scan import Cursor, last_nonzero
 from imagestore.events.segment import LOCK, TEMPORARY, cut_name, segment_name
@@ -95,6 +95,7 @@ def recover(files: Files, directory: str, new_journal: bytes) -> Recovered:
     if not found.headers:
         return _fresh(found, new_journal)
     loaded = load_checkpoint(files, found)
+    require_beginning(found, loaded)
     state = loaded.checkpoint.state if loaded.checkpoint is not None else State()
     known = state.seq
     walk = LogWalk(files, found, loaded.place)

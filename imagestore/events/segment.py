@@ -20,10 +20,12 @@ _CHECKED_BYTES = HEADER_BYTES - 4
 
 LOCK = "lock"
 RESERVE = "reserve"
+ARCHIVED = "archived"
+"""Says which segments were moved away on purpose (:mod:`imagestore.events.archive`)."""
 TEMPORARY = ".new"
 """What is being made ends in this; left over after a crash, it is thrown away."""
 
-IGNORED = frozenset({"README.md", ".gitignore", LOCK, RESERVE})
+IGNORED = frozenset({"README.md", ".gitignore", LOCK, RESERVE, ARCHIVED})
 
 _SEGMENT = re.compile(r"segment-(\d{10})\Z")
 _CUT = re.compile(r"segment-(\d{10})\.cut-(\d+)(?:\.\d+)?\Z")
@@ -126,7 +128,7 @@ def sort_names(names: list[str]) -> Names:
     stray: list[str] = []
     for name in sorted(names):
         stem = name.removesuffix(TEMPORARY)
-        if stem != name and (_known(stem) or stem == RESERVE):
+        if stem != name and (_known(stem) or stem in (RESERVE, ARCHIVED)):
             temporary.append(name)
         elif match := _SEGMENT.match(name):
             segments.append(int(match[1]))

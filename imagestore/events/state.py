@@ -37,6 +37,7 @@ from imagestore.events.catalogue import (
     OperationStarted,
     PoolAttached,
     Role,
+    SegmentsArchived,
 )
 
 Key = tuple[int, int]
@@ -182,8 +183,7 @@ def apply(state: State, envelope: Envelope) -> None:
             record = state.owned(event.name, event.guid, event.createtxg)
             if record is not None:
                 del state.datasets[event.name]
-                _use_image(state, envelope, record)
-                if record.image in state.retired:
+                if _use_image(state, envelope, record) and record.image in state.retired:
                     state.retired[record.image] = envelope.operation
         case DatasetRenamed():
             _rename(state, event)
@@ -214,12 +214,21 @@ def apply(state: State, envelope: Envelope) -> None:
         case ImageDeleted():
             _image(state, event.image)
             del state.images[event.image]
+            state.retired.pop(event.image, None)
+        case ImageRetired():
+            state.retired[_image(state, event.image).id] = ""
+        case ImageRevived():
+            state.retired.pop(event.image, None)
+        case AliasSet():
+            state.aliases[event.alias] = event.image
+        case AliasRemoved():
+            state.aliases.pop(event.alias, None)
         case JournalOpened():
             state.epoch = event.epoch
         case PoolAttached():
             state.pool = event.pool
             state.driver = event.driver
-        case JournalCut():
+        case JournalCut() | SegmentsArchived():
             pass
         case _:
             assert_never(event)
@@ -239,18 +248,34 @@ def _image(state: State, image: str) -> ImageRecord:
     return record
 
 
-def _request_image(state: State, envelope: Envelope, event: ImageRequested) -> None:
-    record = state.images.get(event.image)
+def _renew_image(state: State, envelope: Envelope, image: str, type_: str) -> ImageRecord:
+    """The record of an image that is on its way, for the first time or anew."""
+    record = state.images.get(image)
     if record is None:
-        record = state.images[event.image] = ImageRecord(id=event.image)
-    record.type = event.type
-    record.source = event.source
+        record = state.images[image] = ImageRecord(id=image)
+    record.type = type_
+    record.source = ""
+    record.published = None
     record.status = "pending"
     record.reason = ""
     record.operation = envelope.operation
     record.volume = record.snapshot = None
     record.size_bytes = 0
     record.sha256 = ""
+    record.requested_ns = envelope.time_ns
+    record.completed_ns = 0
+    state.retired.pop(image, None)
+    return record
+
+
+def _use_image(state: State, envelope: Envelope, dataset: DatasetRecord) -> bool:
+    """Note that a clone of an image was made or has gone. Returns whether ``dataset`` is such a clone."""
+    if dataset.kind != "volume" or not dataset.image or dataset.origin is None:
+        return False
+    image = state.images.get(dataset.image)
+    if image is not None:
+        image.last_used_ns = envelope.time_ns
+    return image is not None
 
 
 def _rename(state: State, event: DatasetRenamed) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from typing import assert_never
 
 from imagestore.events.catalogue import (
+    AliasRemoved,
+    AliasSet,
     CreateIntent,
     DatasetCreated,
     DatasetDestroyed,
@@ -21,17 +23,23 @@ from imagestore.events.catalogue import (
     ImageCompleted,
     ImageDeleted,
     ImageFailed,
+    ImagePublished,
     ImageRequested,
+    ImageRetired,
+    ImageRevived,
     Intent,
     JournalCut,
     JournalOpened,
     NewClone,
+    NoteIntent,
     OperationFinished,
     OperationResumed,
     OperationStarted,
     PoolAttached,
+    PublishIntent,
     ReceiveIntent,
     RollbackIntent,
+    SegmentsArchived,
     SnapshotIntent,
 )
 from imagestore.names import GUESTS, IMAGES
@@ -50,9 +58,11 @@ def datasets_of(event: Event) -> Iterator[str]:
             yield event.name
         case ImageCompleted():
             yield from (event.volume.name, event.snapshot.name)
-        case ImageRequested() | ImageFailed() | ImageDeleted():
+        case ImagePublished():
+            yield from (f"{IMAGES}/{event.image}", event.snapshot.name)
+        case ImageRequested() | ImageFailed() | ImageRetired() | ImageRevived() | ImageDeleted() | AliasSet():
             yield f"{IMAGES}/{event.image}"
-        case OperationResumed() | JournalOpened() | JournalCut() | PoolAttached():
+        case OperationResumed() | AliasRemoved() | JournalOpened() | JournalCut() | SegmentsArchived() | PoolAttached():
             return
         case _:
             assert_never(event)
@@ -70,6 +80,10 @@ def _datasets_of_intent(intent: Intent) -> Iterator[str]:
             yield from (dataset.name for dataset in (*intent.volumes, *intent.snapshots, *intent.newer))
         case FetchIntent():
             yield f"{IMAGES}/{intent.image}"
+        case PublishIntent():
+            yield from (intent.snapshot.name, f"{IMAGES}/{intent.image}")
+        case NoteIntent():
+            yield from datasets_of(intent.fact)
         case ReceiveIntent():
             yield from (*(parent.name for parent in intent.parents), intent.name)
         case _:
@@ -81,8 +95,14 @@ def images_of(event: Event) -> Iterator[str]:
     match event:
         case ImageRequested() | ImageCompleted() | ImageFailed() | ImageDeleted() | DatasetCreated():
             yield event.image
-        case OperationStarted(intent=FetchIntent() | DestroyIntent() | ReceiveIntent() as intent):
+        case ImagePublished() | ImageRetired() | ImageRevived() | AliasSet():
+            yield event.image
+        case OperationStarted(
+            intent=FetchIntent() | DestroyIntent() | ReceiveIntent() | PublishIntent() as intent
+        ):
             yield intent.image
+        case OperationStarted(intent=NoteIntent() as intent):
+            yield from images_of(intent.fact)
         case OperationStarted(intent=CreateIntent() as intent):
             yield from (new.image for new in intent.datasets if isinstance(new, NewClone))
         case _:

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from typing import Literal
 
 from imagestore.events.catalogue import (
+    AliasRemoved,
+    AliasSet,
     CreateIntent,
     DatasetCreated,
     DatasetDestroyed,
@@ -20,18 +22,24 @@ from imagestore.events.catalogue import (
     ImageCompleted,
     ImageDeleted,
     ImageFailed,
+    ImagePublished,
     ImageRequested,
+    ImageRetired,
+    ImageRevived,
     Intent,
     JournalCut,
     NewBlank,
     NewClone,
     NewParent,
+    NoteIntent,
     OperationFinished,
     OperationResumed,
     OperationStarted,
     PoolAttached,
+    PublishIntent,
     ReceiveIntent,
     RollbackIntent,
+    SegmentsArchived,
     SnapshotIntent,
 )
 from imagestore.events.journal import Entry
@@ -103,6 +111,7 @@ class RandomHistory:
                 about_itself: list[Event] = [
                     PoolAttached(driver="directory", pool="tank"),
                     JournalCut(segment="segment-0000000009", offset=96, length=3, saved_as="cut"),
+                    SegmentsArchived(first=1, last=2, last_seq=9, hash="ab" * 32, place="/mnt/cold"),
                 ]
                 return "", chance.choice(about_itself)
 
@@ -132,6 +141,8 @@ class RandomHistory:
                 guest="g",
                 disk="0",
             ),
+            PublishIntent(image="gold", snapshot=ids[0], type="kvm"),
+            NoteIntent(fact=AliasSet(alias="deb", image="alpine")),
         ]
         return OperationStarted(
             method="Method",
@@ -182,9 +193,19 @@ class RandomHistory:
         )
 
     def _about_an_image(self, image: str) -> Event:
-        what = self._chance.randrange(3)
+        what = self._chance.randrange(5)
         if what == 0:
             return ImageDeleted(image=image)
+        if what == 3:
+            return self._chance.choice([ImageRetired(image=image), ImageRevived(image=image)])
+        if what == 4:
+            return self._chance.choice(
+                [
+                    ImagePublished(image=image, snapshot=self._id("vol@monday"), type="kvm"),
+                    AliasSet(alias="deb", image=image),
+                    AliasRemoved(alias="deb"),
+                ]
+            )
         if what == 1:
             return ImageFailed(image=image, reason="404 Not Found")
         return ImageCompleted(

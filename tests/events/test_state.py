@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imagestore.events.catalogue import (
+    AliasRemoved,
+    AliasSet,
     CreateIntent,
     DatasetCreated,
     DatasetDestroyed,
@@ -23,7 +25,10 @@ from imagestore.events.catalogue import (
     ImageCompleted,
     ImageDeleted,
     ImageFailed,
+    ImagePublished,
     ImageRequested,
+    ImageRetired,
+    ImageRevived,
     JournalCut,
     JournalOpened,
     NewBlank,
@@ -38,6 +43,8 @@ CREATE = CreateIntent(datasets=(NewBlank(name="volume", size_bytes=1 << 20),))
 FETCH = FetchIntent(image="debian", staging="images/.staging-op")
 IMAGE = DatasetId(name="images/debian", guid=1, createtxg=10)
 SNAPSHOT = DatasetId(name="images/debian@1", guid=2, createtxg=11)
+TIME_NS = 1_700_000_000_000_000_000
+"""The seq of each event of a test is added."""
 
 
 def created(name: str, guid: int, *, size_bytes: int = 1 << 20) -> DatasetCreated:
@@ -60,7 +67,7 @@ def fold(*events: Event, state: State | None = None, operation: str = "op") -> S
             Envelope(
                 id=f"event-{seq}",
                 seq=seq,
-                time_ns=1_700_000_000_000_000_000 + seq,
+                time_ns=TIME_NS + seq,
                 operation=operation,
                 principal="somebody",
                 event=event,
@@ -235,7 +242,9 @@ def test_only_the_same_name_guid_and_createtxg_together_are_ours() -> None:
 def test_a_requested_image_is_pending_under_its_operation() -> None:
     state = fold(ImageRequested(image="debian", type="kvm", source="images.example"))
     assert state.images == {
-        "debian": ImageRecord(id="debian", type="kvm", source="images.example", operation="op")
+        "debian": ImageRecord(
+            id="debian", type="kvm", source="images.example", operation="op", requested_ns=TIME_NS + 1
+        )
     }
     assert state.images["debian"].status == "pending"
 
@@ -251,19 +260,25 @@ def test_a_completed_image_knows_its_volume_and_its_snapshot() -> None:
         size_bytes=10 << 30,
         sha256="ab" * 32,
         known_sha256="ab" * 32,
+        requested_ns=TIME_NS + 1,
+        completed_ns=TIME_NS + 2,
     )
 
 
 def test_a_failed_image_says_why() -> None:
     state = fold(ImageRequested(image="debian"), ImageFailed(image="debian", reason="404 from the source"))
-    assert state.images["debian"] == ImageRecord(id="debian", status="error", reason="404 from the source")
+    assert state.images["debian"] == ImageRecord(
+        id="debian", status="error", reason="404 from the source", requested_ns=TIME_NS + 1
+    )
 
 
 @pytest.mark.parametrize("before", [fetched(), fold(ImageRequested(image="debian"))])
 def test_an_image_requested_again_is_pending_and_forgets_what_was(before: State) -> None:
     state = copy.deepcopy(before)
     fold(ImageFailed(image="debian", reason="gone"), ImageRequested(image="debian"), state=state)
-    assert state.images["debian"] == ImageRecord(id="debian", operation="op")
+    assert state.images["debian"] == ImageRecord(
+        id="debian", operation="op", requested_ns=TIME_NS + state.seq
+    )
 
 
 def test_images_stand_in_the_order_of_first_request() -> None:
@@ -281,11 +296,66 @@ def test_a_deleted_image_is_forgotten() -> None:
         ImageCompleted(image="debian", volume=IMAGE, snapshot=SNAPSHOT, size_bytes=1),
         ImageFailed(image="debian", reason="gone"),
         ImageDeleted(image="debian"),
+        ImageRetired(image="debian"),
     ],
 )
 def test_facts_about_an_image_nobody_asked_for_are_refused(event: Event) -> None:
     with pytest.raises(ValueError, match=r"seq 1: image 'debian' was never requested"):
         fold(event)
+
+
+PUBLISHED = ImagePublished(
+    image="gold", type="kvm", snapshot=DatasetId(name="guests/g/disk-0@s", guid=8, createtxg=80)
+)
+
+
+def test_a_published_image_knows_what_it_is_a_copy_of_until_it_is_fetched() -> None:
+    state = fold(PUBLISHED, ImageCompleted(image="gold", volume=IMAGE, snapshot=SNAPSHOT, size_bytes=1 << 20))
+    record = state.images["gold"]
+    assert (record.status, record.published, record.source) == ("complete", PUBLISHED.snapshot, "")
+    fold(ImageRequested(image="gold", source="https://x/y"), state=state)
+    assert (record.published, record.source) == (None, "https://x/y")
+
+
+def clone(name: str = "guests/g/disk-0") -> DatasetCreated:
+    return DatasetCreated(
+        name=name, kind="volume", role="disk", guid=5, createtxg=50, origin=SNAPSHOT, image="debian"
+    )
+
+
+def test_an_image_was_last_used_when_a_clone_was_made_or_went() -> None:
+    state = fetched()
+    assert state.images["debian"].last_used_ns == 0
+    fold(clone(), created("other", 6), state=state)
+    assert state.images["debian"].last_used_ns == TIME_NS + state.seq - 1
+    fold(DatasetLost(name="guests/g/disk-0", guid=5, createtxg=50), state=state)
+    assert state.images["debian"].last_used_ns == TIME_NS + state.seq
+
+
+def test_a_retired_image_remembers_who_took_its_last_clone() -> None:
+    state = fold(clone(), ImageRetired(image="debian"), state=fetched())
+    assert state.retired == {"debian": ""}
+    fold(DatasetDestroyed(name="guests/g/disk-0", guid=5, createtxg=50), state=state, operation="deletion")
+    assert state.retired == {"debian": "deletion"}
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        ImageRevived(image="debian"),
+        ImageRequested(image="debian"),
+        ImageDeleted(image="debian"),
+        msgspec.structs.replace(PUBLISHED, image="debian"),
+    ],
+)
+def test_an_image_is_retired_until_it_is_revived_or_another(event: Event) -> None:
+    assert fold(ImageRetired(image="debian"), event, state=fetched()).retired == {}
+
+
+def test_an_alias_names_the_image_that_it_was_last_set_to() -> None:
+    state = fold(AliasSet(alias="deb", image="a"), AliasSet(alias="deb", image="b"))
+    assert state.aliases == {"deb": "b"}
+    assert fold(AliasRemoved(alias="deb"), state=state).aliases == {}
 
 
 # --- the store itself ----------------------------------------------------------------
@@ -349,6 +419,11 @@ HISTORY: tuple[Event, ...] = (
     OperationFinished(outcome="succeeded"),
     DatasetDestroyed(name="volume@s", guid=4, createtxg=40),
     DatasetLost(name="volume", guid=3, createtxg=30),
+    PUBLISHED,
+    ImageRetired(image="gold"),
+    ImageRevived(image="gold"),
+    AliasSet(alias="deb", image="debian"),
+    AliasRemoved(alias="deb"),
     ImageRequested(image="void"),
     ImageFailed(image="void", reason="404 from the source"),
     ImageDeleted(image="void"),
