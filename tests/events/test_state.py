@@ -36,6 +36,7 @@ from imagestore.events.catalogue import (
     OperationResumed,
     OperationStarted,
     PoolAttached,
+    SegmentsArchived,
 )
 from imagestore.events.state import DatasetRecord, ImageRecord, OperationRecord, State, apply
 
@@ -393,6 +394,7 @@ HISTORY: tuple[Event, ...] = (
     ImageRequested(image="debian"),
     OperationResumed(attempt=1),
     JournalCut(segment="1", offset=8, length=3, saved_as="1.cut-8"),
+    SegmentsArchived(first=1, last=2, last_seq=9, hash="ab", place="/mnt/cold"),
     created("images/.staging-op", 1),
     created("images/.staging-op@1", 2),
     DatasetRenamed(name="images/.staging-op", new_name="images/debian", guid=1, createtxg=10),
