@@ -87,7 +87,7 @@ def test_the_plain_reader_knows_nothing_of_imagestore() -> None:
         (frame.HEADER.size, "A header of 80 bytes"),
         (frame.MAX_BODY_BYTES, f"{frame.MAX_BODY_BYTES:,}"),
         (segment.VERSION, "format version of the writer: 1"),
-        (checkpoint.VERSION, "| 8 | 4 | version: 1; other versions are ignored |"),
+        (checkpoint.VERSION, "| 8 | 4 | version: 2; other versions are ignored |"),
         (checkpoint.HEADER_BYTES, "| 104 | … | the state as JSON |"),
     ],
 )
