@@ -118,7 +118,8 @@ class Store(Methods):
         if trouble:
             read_only = bool(refused) or self._journal.failed is not None
             return Readiness(ready=False, read_only=read_only, reason=trouble)
-        return Readiness(ready=True)
+        trouble = self._actors.zpool.driver.trouble()
+        return Readiness(ready=not trouble, reason=trouble)
 
     # -- life -------------------------------------------------------------------------
 

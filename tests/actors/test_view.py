@@ -146,3 +146,27 @@ def test_however_many_changes_come_the_view_is_as_if_made_afresh(
         assert list(view.under("")) == list(fresh.under(""))
         assert view.promised_bytes == fresh.promised_bytes
         assert view.clones("a/d@s") == fresh.clones("a/d@s")
+
+
+def test_a_look_at_some_leaves_the_others_alone() -> None:
+    view = view_of(row("a", volsize=MIB), row("b", volsize=MIB), row("c", volsize=MIB))
+    view.begin_refresh()
+    view.put([row("c", volsize=3 * MIB)])
+    view.end_refresh([row("a", volsize=2 * MIB), row("c", volsize=MIB)], of={"a", "b", "c", "absent"})
+    assert {"a", "b", "c"} & set(names_of(view)) == {"a", "c"}
+    assert view.promised_bytes == 5 * MIB
+
+
+def test_what_loses_snapshots_is_its_dataset_and_what_follows_them() -> None:
+    snapshots = [row(f"v@{name}", createtxg=txg) for txg, name in enumerate("abcdef")]
+    view = view_of(row("v", volsize=MIB), *snapshots, row("w", volsize=MIB), row("w@a"))
+    assert view.bereft_of({"v@b", "v@c", "v@f"}) == ["v", "v@d"]
+    assert view.bereft_of({"w", "w@a"}) == []
+
+
+def test_a_snapshot_that_changed_affects_its_dataset_what_follows_and_its_clones() -> None:
+    view = view_of(row("v", volsize=MIB), row("v@a", createtxg=1), row("v@b", createtxg=2))
+    view.put([row("c", volsize=MIB, origin="v@a")])
+    assert view.affected_by(["v@a"]) == ["v@a", "v", "v@b", "c"]
+    assert view.affected_by(["v@new"]) == ["v@new", "v"]
+    assert view.affected_by(["w"]) == ["w"]

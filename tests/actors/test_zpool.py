@@ -101,3 +101,54 @@ async def test_a_volume_that_came_and_gets_its_name_is_counted_once(
     await zpool.execute(Rename(target=staged.target, name="v"))
     assert zpool.view.promised_bytes == MIB
     assert zpool.ledger.reserved_bytes == 0
+
+
+async def test_what_others_changed_is_looked_at_alone(
+    zpool: ZpoolActor, driver: PoolDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole pool is not read for it."""
+    (foreign,) = await driver.create([NewVolume(name="foreign", size=MIB, tags=Tags())])
+    told = [["foreign", "images"]]
+    looked = trio.Event()
+    existing = driver.existing
+
+    async def changes() -> Sequence[str]:
+        return told.pop() if told else []
+
+    async def look(wanted: Sequence[str]) -> Sequence[Dataset]:
+        looked.set()
+        return await existing(wanted)
+
+    async def listing() -> Sequence[Dataset]:
+        raise AssertionError("the pool was read")
+
+    monkeypatch.setattr(driver, "list", listing)
+    monkeypatch.setattr(driver, "changes", changes)
+    monkeypatch.setattr(driver, "existing", look)
+    await looked.wait()
+    await trio.testing.wait_all_tasks_blocked(0.05)
+    assert zpool.view.get("foreign") == foreign
+    assert "images" in zpool.view
+
+
+async def test_a_look_that_fails_is_made_up_for_by_reading_everything(
+    zpool: ZpoolActor, driver: PoolDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = [["foreign"]]
+    read = trio.Event()
+    listing = driver.list
+
+    async def changes() -> Sequence[str]:
+        return told.pop() if told else []
+
+    async def fail(wanted: Sequence[str]) -> Sequence[Dataset]:
+        raise PoolError("the pool does not answer")
+
+    async def read_all() -> Sequence[Dataset]:
+        read.set()
+        return await listing()
+
+    monkeypatch.setattr(driver, "existing", fail)
+    monkeypatch.setattr(driver, "changes", changes)
+    monkeypatch.setattr(driver, "list", read_all)
+    await read.wait()

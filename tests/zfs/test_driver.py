@@ -1,5 +1,6 @@
 """What the ZFS driver owes beyond the conformance suite: other hands, remains, locks, pools in trouble."""
 
+import os
 import random
 import subprocess
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -93,6 +94,79 @@ async def test_an_image_of_odd_size_keeps_its_size(pool: ZfsPool) -> None:
     assert [row.volsize for row in made] == [MIB + 512] * 2
     with open(pool.device("odd"), "rb") as file:
         assert file.read() == content
+
+
+async def told(pool: ZfsPool) -> set[str]:
+    """The next that is told; in the machine an event is there before its command has ended."""
+    generation = await pool.generation()
+    changed = set(await pool.changes())
+    assert await pool.generation() == generation
+    return changed
+
+
+async def test_what_others_change_is_told_and_what_we_change_is_not(pool: ZfsPool) -> None:
+    await pool.list()
+    before = await pool.generation()
+    disk = await volume(pool, "v")
+    first = await snapshot(pool, disk, "one")
+    await snapshot(pool, disk, "two")
+    assert await told(pool) == set()
+
+    command("zfs", "snapshot", "tank/v@cron")
+    assert await told(pool) == {"v@cron"}
+    command("zfs", "rename", "tank/v@cron", "tank/v@daily")
+    assert await told(pool) == {"v@cron", "v@daily"}
+    command("zfs", "destroy", "tank/v@daily")
+    command("zfs", "clone", "tank/v@one", "tank/c")
+    command("zfs", "set", "imagestore:op=x", "tank/v")
+    assert await told(pool) == {"v@daily", "c", "v"}
+    assert await pool.generation() == before
+
+    command("zfs", "rename", "tank/c", "tank/d")
+    assert await told(pool) == set()
+    renamed = await pool.generation()
+    assert renamed != before
+    copy = await pool.get("d")
+    (moved, *_) = await pool.rename(copy.target, "e")
+    await pool.destroy([moved.target])
+    await pool.rollback([first.target], destroy=[(await pool.get("v@two")).target], operation="op-9")
+    assert await told(pool) == set()
+    assert await pool.generation() == renamed
+
+
+async def test_rows_are_those_of_zfs_list_to_the_byte(pool: ZfsPool) -> None:
+    made = await volume(pool, "v", size=8 * MIB)
+    thick = "tank/thick"
+    command("zfs", "create", "-V", "4M", thick)
+    for number in range(3):
+        with open(pool.device("v"), "r+b") as file:
+            file.seek(number * MIB)
+            file.write(random.Random(number).randbytes(MIB + 17 * number))
+            file.flush()
+            os.fsync(file.fileno())
+        await snapshot(pool, made, f"s{number}")
+    command("zfs", "clone", "tank/v@s1", "tank/c")
+    columns = "name,type,guid,createtxg,volsize,written,referenced,origin,refreservation,creation"
+    text = command("zfs", "list", "-Hp", "-r", "-t", "all", "-o", columns, "tank")
+    theirs = [line.split("\t") for line in text.splitlines()]
+    ours = [
+        [
+            f"tank/{row.name}".rstrip("/") if not row.name.startswith("@") else f"tank{row.name}",
+            row.kind,
+            *(str(n) for n in (row.guid, row.createtxg, row.volsize, row.written, row.referenced)),
+            f"tank/{row.origin}" if row.origin else "-",
+            row.sparse,
+            str(row.creation),
+        ]
+        for row in await pool.list()
+    ]
+    for row in theirs:
+        row[4] = "0" if row[4] == "-" else row[4]
+        row[8] = row[1] != "volume" or row[8] == "0"  # type: ignore[call-overload]  # a text becomes what it means
+    assert ours == theirs
+    used, available = command("zfs", "list", "-Hpo", "used,available", "tank").split()
+    space = await pool.space()
+    assert (space.total, space.available) == (int(used) + int(available), int(available))
 
 
 async def test_many_are_looked_at_as_few_are(pool: ZfsPool) -> None:

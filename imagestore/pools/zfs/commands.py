@@ -98,6 +98,8 @@ class Commands:
         With ``may_lack`` some of what it is asked about may not exist.
         Raises what ``failure`` makes of a failure.
         """
+        if self.health():  # of a pool that is not there the command says so
+            self.check_alive()
         finished = await self._run(words)
         if finished.status:
             error = failure(words, finished.complaint, self.pool)
@@ -133,6 +135,7 @@ class Commands:
         if changes:
             status, output = await self._finish("zfs program", partial(_in_thread, run))
         else:
+            self.check_alive()
             status, output = await _in_thread(run)
         if "error" in output:
             raise PoolError(f"a channel program failed: {output['error']}")
@@ -162,18 +165,18 @@ class Commands:
         except OSError:
             return ""
 
-    def check_alive(self) -> None:
-        """Raises PoolError for a pool whose commands would hang or cannot succeed."""
+    def trouble(self) -> str:
+        """Why the pool's commands would hang or cannot succeed; "" if they may."""
         health = self.health()
         if health == "SUSPENDED":
-            raise PoolError(
-                f"pool {self.pool} is suspended: its disks do not answer",
-                detail=f"see zpool status {self.pool}; when the disks are back: zpool clear {self.pool}",
-            )
-        if not health:
-            raise PoolError(
-                f"pool {self.pool} is not imported", detail=f"import it: zpool import {self.pool}"
-            )
+            return f"pool {self.pool} is suspended: its disks do not answer"
+        return "" if health else f"pool {self.pool} is not imported"
+
+    def check_alive(self) -> None:
+        """Raises PoolError for a pool whose commands would hang or cannot succeed."""
+        if trouble := self.trouble():
+            mend = "when the disks are back: zpool clear" if self.health() else "import it: zpool import"
+            raise PoolError(trouble, detail=f"see zpool status {self.pool}; {mend} {self.pool}")
 
     async def _run(self, words: Sequence[str]) -> Finished:
         child = self.start(words)

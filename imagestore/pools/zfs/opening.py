@@ -75,8 +75,6 @@ async def check_pool(commands: Commands) -> int:
     Raises PoolError, which says what to do.
     """
     pool = commands.pool
-    if commands.health():
-        commands.check_alive()
     asked = "health,readonly,version,ashift"
     text = await commands.look("zpool", "get", "-Hp", "-o", "property,value", asked, pool)
     properties = dict(line.split("\t")[:2] for line in text.splitlines())

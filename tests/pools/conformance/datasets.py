@@ -91,6 +91,26 @@ class Looking:
         seen = await pool.generation()
         assert await pool.generation() == seen
 
+    async def test_of_what_is_asked_for_those_that_exist_are_given(self, pool: PoolDriver) -> None:
+        disk, _ = await guest(pool)
+        wanted = ["nothing", disk.name, f"{disk.name}@one", f"{disk.name}@nothing", "guests"]
+        found = {row.name: row for row in await pool.existing(wanted)}
+        assert found == {name: await pool.get(name) for name in (disk.name, f"{disk.name}@one", "guests")}
+        assert list(await pool.existing([])) == []
+
+    async def test_own_changes_are_not_told(self, pool: PoolDriver) -> None:
+        await pool.list()
+        seen = await pool.generation()
+        disk, _ = await guest(pool)
+        copy = await clone(pool, await pool.get(f"{disk.name}@one"), "guests/vm/disk-9")
+        await pool.generation()
+        await pool.destroy([copy.target])
+        assert await pool.generation() == seen
+        assert list(await pool.changes()) == []
+
+    async def test_a_pool_that_works_has_no_trouble(self, pool: PoolDriver) -> None:
+        assert pool.trouble() == ""
+
     async def test_space_is_what_can_be_written(self, pool: PoolDriver) -> None:
         space = await pool.space()
         assert 0 < space.available <= space.total
