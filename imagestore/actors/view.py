@@ -9,7 +9,7 @@ its children.  Knows nothing of the journal.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from imagestore import names
 from imagestore.pools.base import Dataset
@@ -36,6 +36,8 @@ class View:
         self._rows: dict[str, Dataset] = {}
         self._order: list[str] = []
         self._clones: dict[str, set[str]] = {}
+        self._elsewhere: dict[str, set[str]] = {}
+        """By guest: volumes that are tagged as its disks and stand outside of its file system."""
         self._touched: set[str] | None = None
         self.promised_bytes = 0
         """Sum of :func:`promised_bytes` over all rows."""
@@ -80,6 +82,37 @@ class View:
         """Names of the clones of a snapshot, sorted."""
         return sorted(self._clones.get(snapshot, ()))
 
+    def bereft_of(self, doomed: Collection[str]) -> Sequence[str]:
+        """What is left of those that would lose snapshots: their datasets, and the snapshots that follow.
+
+        What these wrote will count from an older one.
+        """
+        datasets = dict.fromkeys(names.parent(name) for name in doomed if "@" in name)
+        left: list[str] = []
+        for dataset in datasets:
+            if dataset in doomed:
+                continue
+            left.append(dataset)
+            lost = False
+            for snapshot in self.snapshots(dataset):
+                if snapshot.name in doomed:
+                    lost = True
+                elif lost:
+                    left.append(snapshot.name)
+                    lost = False
+        return left
+
+    def affected_by(self, changed: Sequence[str]) -> Sequence[str]:
+        """What is to be looked at when ``changed`` may have come, gone or changed."""
+        gone = [name for name in changed if "@" in name and name in self._rows]
+        clones = [clone for name in gone for clone in self.clones(name)]
+        datasets = [names.parent(name) for name in changed if "@" in name]
+        return list(dict.fromkeys([*changed, *datasets, *self.bereft_of(set(gone)), *clones]))
+
+    def disks_elsewhere(self, guest: str) -> Sequence[str]:
+        """Names of volumes that are tagged as the guest's disks and stand outside ``guests/<id>``, sorted."""
+        return sorted(self._elsewhere.get(guest, ()))
+
     # -- changing (the zpool actor alone) -----------------------------------
 
     def put(self, rows: Iterable[Dataset]) -> None:
@@ -103,14 +136,18 @@ class View:
         """From now on remember which names own mutations touch."""
         self._touched = set()
 
-    def end_refresh(self, rows: Sequence[Dataset]) -> None:
-        """Take over what the pool said between :meth:`begin_refresh` and now, but for touched names."""
+    def end_refresh(self, rows: Sequence[Dataset], *, of: Collection[str] | None = None) -> None:
+        """Take over what the pool said between :meth:`begin_refresh` and now, but for touched names.
+
+        ``rows`` are all that exist, or with ``of`` all that exist of these names.
+        """
         touched = self._touched if self._touched is not None else set()
         self._touched = None
         fresh = {row.name: row for row in rows if row.name not in touched}
-        gone = [name for name in self._rows if name not in fresh and name not in touched]
+        asked = self._rows if of is None else [name for name in of if name in self._rows]
+        gone = [name for name in asked if name not in fresh and name not in touched]
         came = [row for name, row in fresh.items() if self._rows.get(name) != row]
-        if len(gone) + len(came) > MANY_ROWS:
+        if of is None and len(gone) + len(came) > MANY_ROWS:
             own = [row for name in touched if (row := self._rows.get(name)) is not None]
             self._replace_all([*fresh.values(), *own])
             return
@@ -127,9 +164,9 @@ class View:
         self._rows = {row.name: row for row in rows}
         self._order = sorted(self._rows, key=self._key)
         self._clones = {}
+        self._elsewhere = {}
         for row in rows:
-            if row.origin:
-                self._clones.setdefault(row.origin, set()).add(row.name)
+            self._index(row)
         self.promised_bytes = sum(map(promised_bytes, rows))
 
     def _touch(self, name: str) -> None:
@@ -138,7 +175,7 @@ class View:
 
     def _put(self, row: Dataset) -> None:
         there = self._rows.get(row.name)
-        if there is not None and (there.createtxg, there.origin) == (row.createtxg, row.origin):
+        if there is not None and _indexed_as(there) == _indexed_as(row):
             self._rows[row.name] = row  # it keeps its place in every order
             self.promised_bytes += promised_bytes(row) - promised_bytes(there)
             return
@@ -146,8 +183,13 @@ class View:
         self._rows[row.name] = row
         self._order.insert(bisect_left(self._order, self._key(row.name), key=self._key), row.name)
         self.promised_bytes += promised_bytes(row)
+        self._index(row)
+
+    def _index(self, row: Dataset) -> None:
         if row.origin:
             self._clones.setdefault(row.origin, set()).add(row.name)
+        if _stands_elsewhere(row):
+            self._elsewhere.setdefault(row.tags.guest, set()).add(row.name)
 
     def _remove(self, name: str) -> None:
         row = self._rows.get(name)
@@ -156,11 +198,8 @@ class View:
         del self._order[bisect_left(self._order, self._key(name), key=self._key)]
         del self._rows[name]
         self.promised_bytes -= promised_bytes(row)
-        clones = self._clones.get(row.origin)
-        if clones is not None:
-            clones.discard(name)
-            if not clones:
-                del self._clones[row.origin]
+        _take_out(self._clones, row.origin, name)
+        _take_out(self._elsewhere, row.tags.guest, name)
 
     def _key(self, name: str) -> str:
         """Sorts a dataset before its snapshots (by createtxg) before its children.
@@ -172,6 +211,25 @@ class View:
         if not at:
             return _path_key(dataset)
         return f"{_path_key(dataset)}\x00{self._rows[name].createtxg:020d}{snapshot}"
+
+
+def _stands_elsewhere(row: Dataset) -> bool:
+    tags = row.tags
+    is_disk = tags.kind == "disk" and row.kind == "volume"
+    return is_disk and not names.is_within(row.name, names.guest(tags.guest))
+
+
+def _indexed_as(row: Dataset) -> tuple[int, str, str, str]:
+    """What places a row in the orders of the view."""
+    return row.createtxg, row.origin, row.tags.kind, row.tags.guest
+
+
+def _take_out(index: dict[str, set[str]], key: str, name: str) -> None:
+    found = index.get(key)
+    if found is not None:
+        found.discard(name)
+        if not found:
+            del index[key]
 
 
 def _path_key(dataset: str) -> str:

@@ -158,7 +158,7 @@ def test_a_look_at_some_leaves_the_others_alone() -> None:
 
 
 def test_what_loses_snapshots_is_its_dataset_and_what_follows_them() -> None:
-    snapshots = [row(f"v@{name}", createtxg=txg) for txg, name in enumerate("abcdef")]
+    snapshots = [row(f"v@{name}", createtxg=txg) for txg, name in enumerate("abcdef", 1)]
     view = view_of(row("v", volsize=MIB), *snapshots, row("w", volsize=MIB), row("w@a"))
     assert view.bereft_of({"v@b", "v@c", "v@f"}) == ["v", "v@d"]
     assert view.bereft_of({"w", "w@a"}) == []
