@@ -8,14 +8,18 @@ from typing import assert_never
 
 from imagestore.cli.sizes import show_bytes
 from imagestore.events.catalogue import (
+    Adoptee,
+    AdoptIntent,
     AliasRemoved,
     AliasSet,
     CreateIntent,
+    DatasetAdopted,
     DatasetCreated,
     DatasetDestroyed,
     DatasetId,
     DatasetLost,
     DatasetReceived,
+    DatasetReleased,
     DatasetRenamed,
     DatasetRolledBack,
     DestroyIntent,
@@ -25,6 +29,7 @@ from imagestore.events.catalogue import (
     ImageDeleted,
     ImageFailed,
     ImagePublished,
+    ImageReleased,
     ImageRequested,
     ImageRetired,
     ImageRevived,
@@ -40,9 +45,12 @@ from imagestore.events.catalogue import (
     PoolAttached,
     PublishIntent,
     ReceiveIntent,
+    ReleaseIntent,
     RollbackIntent,
     SegmentsArchived,
     SnapshotIntent,
+    SourceRegistered,
+    SourceRemoved,
 )
 
 
@@ -62,6 +70,13 @@ def describe(event: Event) -> str:
             size = f", {show_bytes(event.size_bytes)}" if event.size_bytes else ""
             origin = f", clone of {event.origin.name}" if event.origin is not None else ""
             return f"{event.name} ({event.role}{size}{origin})"
+        case DatasetAdopted():
+            size = f", {show_bytes(event.size_bytes)}" if event.size_bytes else ""
+            return f"{event.name} is ours now ({_role(event)}{size})"
+        case DatasetReleased():
+            return f"{event.name} is ours no longer, and stays"
+        case ImageReleased():
+            return f"{event.image} is no image any more; its data stay"
         case DatasetDestroyed():
             return event.name
         case DatasetRenamed():
@@ -86,6 +101,11 @@ def describe(event: Event) -> str:
             return f"{event.image} is hidden, and deleted when its last clone goes"
         case ImageRevived():
             return f"{event.image} was asked for again and stays"
+        case SourceRegistered():
+            sums = f", sums of {event.sums}" if event.sums else ""
+            return f"{event.image} comes from {event.address}{sums}"
+        case SourceRemoved():
+            return f"{event.image} comes from the image service again"
         case AliasSet():
             return f"{event.alias} names {event.image}"
         case AliasRemoved():
@@ -123,8 +143,19 @@ def describe_intent(intent: Intent) -> str:
         case ReceiveIntent():
             base = f" from {intent.base.name}" if intent.base is not None else ""
             return f"receive {intent.name}{base}"
+        case AdoptIntent():
+            return f"adopt {', '.join(f'{adoptee.name} as {_role(adoptee)}' for adoptee in intent.datasets)}"
+        case ReleaseIntent():
+            return f"release {_names(intent.datasets)}"
         case _:
             assert_never(intent)
+
+
+def _role(dataset: Adoptee | DatasetAdopted) -> str:
+    """What an adopted dataset is to be, in words."""
+    if dataset.disk:
+        return f"disk {dataset.disk} of guest {dataset.guest}"
+    return f"image {dataset.image}" if dataset.role == "image" else dataset.role
 
 
 def _describe_new(new: NewDataset) -> str:

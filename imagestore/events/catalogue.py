@@ -47,12 +47,13 @@ class NewParent(_Record, frozen=True, kw_only=True, tag="parent", tag_field="new
 
 
 class NewBlank(_Record, frozen=True, kw_only=True, tag="blank", tag_field="new"):
-    """A blank volume or disk; ``size_bytes`` is its volsize."""
+    """A blank volume or disk; ``size_bytes`` is its volsize, all of it set aside if it is ``thick``."""
 
     name: str
     size_bytes: int
     guest: str = ""
     disk: str = ""
+    thick: bool = False
 
 
 class NewClone(_Record, frozen=True, kw_only=True, tag="clone", tag_field="new"):
@@ -143,7 +144,39 @@ class PublishIntent(_Record, frozen=True, kw_only=True, tag="publish", tag_field
 class NoteIntent(_Record, frozen=True, kw_only=True, tag="note", tag_field="intent"):
     """Say this in the journal; nothing changes in the pool."""
 
-    fact: "AliasSet | AliasRemoved | ImageRetired | ImageRevived"
+    fact: "AliasSet | AliasRemoved | ImageRetired | ImageRevived | SourceRegistered | SourceRemoved"
+
+
+class Adoptee(_Record, frozen=True, kw_only=True):
+    """A dataset that others made, and what it is to be to the store."""
+
+    name: str
+    guid: UInt64
+    createtxg: UInt64
+    role: Role
+    image: str = ""
+    guest: str = ""
+    disk: str = ""
+
+
+class AdoptIntent(_Record, frozen=True, kw_only=True, tag="adopt", tag_field="intent"):
+    """Take these over where they stand, after making ``parents``; nothing but tags changes.
+
+    ``image`` is set when they are an image of ``type``, whose content is ``snapshot``.
+    """
+
+    datasets: tuple[Adoptee, ...]
+    parents: tuple[NewParent, ...] = ()
+    image: str = ""
+    type: str = ""
+    snapshot: DatasetId | None = None
+
+
+class ReleaseIntent(_Record, frozen=True, kw_only=True, tag="release", tag_field="intent"):
+    """Take our tags off these and forget them; ``image`` is set when it is an image that is released."""
+
+    datasets: tuple[DatasetId, ...]
+    image: str = ""
 
 
 Intent = (
@@ -155,6 +188,8 @@ Intent = (
     | ReceiveIntent
     | PublishIntent
     | NoteIntent
+    | AdoptIntent
+    | ReleaseIntent
 )
 
 
@@ -231,6 +266,29 @@ class DatasetCreated(_Record, frozen=True, kw_only=True, tag="dataset-created", 
     image: str = ""
     guest: str = ""
     disk: str = ""
+
+
+class DatasetAdopted(_Record, frozen=True, kw_only=True, tag="dataset-adopted", tag_field="event"):
+    """A dataset that others had made is ours from now on."""
+
+    name: str
+    kind: DatasetKind
+    role: Role
+    guid: UInt64
+    createtxg: UInt64
+    size_bytes: int = 0
+    origin: DatasetId | None = None
+    image: str = ""
+    guest: str = ""
+    disk: str = ""
+
+
+class DatasetReleased(_Record, frozen=True, kw_only=True, tag="dataset-released", tag_field="event"):
+    """A dataset is ours no longer; it stays in the pool."""
+
+    name: str
+    guid: UInt64
+    createtxg: UInt64
 
 
 class DatasetDestroyed(_Record, frozen=True, kw_only=True, tag="dataset-destroyed", tag_field="event"):
@@ -333,6 +391,32 @@ class AliasRemoved(_Record, frozen=True, kw_only=True, tag="alias-removed", tag_
     alias: str
 
 
+class SourceRegistered(_Record, frozen=True, kw_only=True, tag="source-registered", tag_field="event"):
+    """The image is fetched from ``address`` from now on, not from the image service.
+
+    ``sha256`` (hex, "" if not given) is what its body must be; ``sums`` the
+    address of a list of sums that has the image's, "" if there is none.
+    Addresses carry no credentials.
+    """
+
+    image: str
+    address: str
+    sha256: str = ""
+    sums: str = ""
+
+
+class SourceRemoved(_Record, frozen=True, kw_only=True, tag="source-removed", tag_field="event"):
+    """The image is the image service's again."""
+
+    image: str
+
+
+class ImageReleased(_Record, frozen=True, kw_only=True, tag="image-released", tag_field="event"):
+    """The image is no image any more; what it consisted of stays in the pool."""
+
+    image: str
+
+
 class ImageDeleted(_Record, frozen=True, kw_only=True, tag="image-deleted", tag_field="event"):
     image: str
 
@@ -383,6 +467,8 @@ Event = (
     | OperationResumed
     | OperationFinished
     | DatasetCreated
+    | DatasetAdopted
+    | DatasetReleased
     | DatasetDestroyed
     | DatasetRenamed
     | DatasetRolledBack
@@ -392,11 +478,14 @@ Event = (
     | ImageCompleted
     | ImageFailed
     | ImageDeleted
+    | ImageReleased
     | ImagePublished
     | ImageRetired
     | ImageRevived
     | AliasSet
     | AliasRemoved
+    | SourceRegistered
+    | SourceRemoved
     | JournalOpened
     | JournalCut
     | SegmentsArchived

@@ -8,15 +8,20 @@ the state for the events of one commit group.
 from collections.abc import Sequence
 
 from imagestore.events.catalogue import (
+    DatasetAdopted,
     DatasetCreated,
     DatasetDestroyed,
     DatasetLost,
+    DatasetReleased,
     DatasetRenamed,
     Event,
     ImageCompleted,
     ImageDeleted,
     ImageFailed,
+    ImagePublished,
+    ImageReleased,
     ImageRequested,
+    ImageRetired,
     OperationFinished,
     OperationResumed,
     OperationStarted,
@@ -61,16 +66,16 @@ class Expectation:
             case OperationFinished():
                 self._require_operation(operation)
                 self._operations[operation] = False
-            case ImageRequested():
+            case ImageRequested() | ImagePublished():
                 self._images[event.image] = True
-            case ImageCompleted() | ImageFailed():
+            case ImageCompleted() | ImageFailed() | ImageRetired():
                 self._require_image(event.image)
-            case ImageDeleted():
+            case ImageDeleted() | ImageReleased():
                 self._require_image(event.image)
                 self._images[event.image] = False
-            case DatasetCreated():
+            case DatasetCreated() | DatasetAdopted():
                 self._datasets[event.name] = (event.guid, event.createtxg)
-            case DatasetDestroyed() | DatasetLost():
+            case DatasetDestroyed() | DatasetLost() | DatasetReleased():
                 if self._key(event.name) == (event.guid, event.createtxg):
                     self._datasets[event.name] = None
             case DatasetRenamed():

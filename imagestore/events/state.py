@@ -13,12 +13,14 @@ from msgspec import Struct, field
 from imagestore.events.catalogue import (
     AliasRemoved,
     AliasSet,
+    DatasetAdopted,
     DatasetCreated,
     DatasetDestroyed,
     DatasetId,
     DatasetKind,
     DatasetLost,
     DatasetReceived,
+    DatasetReleased,
     DatasetRenamed,
     DatasetRolledBack,
     Envelope,
@@ -26,6 +28,7 @@ from imagestore.events.catalogue import (
     ImageDeleted,
     ImageFailed,
     ImagePublished,
+    ImageReleased,
     ImageRequested,
     ImageRetired,
     ImageRevived,
@@ -38,6 +41,8 @@ from imagestore.events.catalogue import (
     PoolAttached,
     Role,
     SegmentsArchived,
+    SourceRegistered,
+    SourceRemoved,
 )
 
 Key = tuple[int, int]
@@ -86,6 +91,14 @@ class ImageRecord(Struct, kw_only=True, omit_defaults=True):
     last_used_ns: int = 0
 
 
+class SourceRecord(Struct, kw_only=True, omit_defaults=True, frozen=True):
+    """Where an image is fetched from.  ``sha256`` is of the body; ``sums`` the address of a list of sums."""
+
+    address: str
+    sha256: str = ""
+    sums: str = ""
+
+
 class OperationRecord(Struct, kw_only=True, omit_defaults=True):
     """An operation under way, kept until its end is journaled.
 
@@ -118,6 +131,8 @@ class State(Struct, kw_only=True):
     """By name."""
     images: dict[str, ImageRecord] = field(default_factory=dict)
     """By id, in the order of first request."""
+    sources: dict[str, SourceRecord] = field(default_factory=dict)
+    """Where images are fetched from, if not from the image service, by image id."""
     aliases: dict[str, str] = field(default_factory=dict)
     """The image that each alias names. No alias is an image's id."""
     retired: dict[str, str] = field(default_factory=dict)
@@ -164,7 +179,7 @@ def apply(state: State, envelope: Envelope) -> None:
             _operation(state, envelope).attempts = event.attempt
         case OperationFinished():
             del state.operations[_operation(state, envelope).id]
-        case DatasetCreated():
+        case DatasetCreated() | DatasetAdopted():
             state.datasets[event.name] = DatasetRecord(
                 name=event.name,
                 kind=event.kind,
@@ -179,7 +194,7 @@ def apply(state: State, envelope: Envelope) -> None:
                 made_by=envelope.operation,
             )
             _use_image(state, envelope, state.datasets[event.name])
-        case DatasetDestroyed() | DatasetLost():
+        case DatasetDestroyed() | DatasetLost() | DatasetReleased():
             record = state.owned(event.name, event.guid, event.createtxg)
             if record is not None:
                 del state.datasets[event.name]
@@ -211,7 +226,7 @@ def apply(state: State, envelope: Envelope) -> None:
             image.status = "error"
             image.reason = event.reason
             image.operation = ""
-        case ImageDeleted():
+        case ImageDeleted() | ImageReleased():
             _image(state, event.image)
             del state.images[event.image]
             state.retired.pop(event.image, None)
@@ -219,6 +234,11 @@ def apply(state: State, envelope: Envelope) -> None:
             state.retired[_image(state, event.image).id] = ""
         case ImageRevived():
             state.retired.pop(event.image, None)
+        case SourceRegistered():
+            source = SourceRecord(address=event.address, sha256=event.sha256, sums=event.sums)
+            state.sources[event.image] = source
+        case SourceRemoved():
+            state.sources.pop(event.image, None)
         case AliasSet():
             state.aliases[event.alias] = event.image
         case AliasRemoved():

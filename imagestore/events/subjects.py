@@ -8,13 +8,16 @@ from collections.abc import Iterator
 from typing import assert_never
 
 from imagestore.events.catalogue import (
+    AdoptIntent,
     AliasRemoved,
     AliasSet,
     CreateIntent,
+    DatasetAdopted,
     DatasetCreated,
     DatasetDestroyed,
     DatasetLost,
     DatasetReceived,
+    DatasetReleased,
     DatasetRenamed,
     DatasetRolledBack,
     DestroyIntent,
@@ -24,6 +27,7 @@ from imagestore.events.catalogue import (
     ImageDeleted,
     ImageFailed,
     ImagePublished,
+    ImageReleased,
     ImageRequested,
     ImageRetired,
     ImageRevived,
@@ -38,9 +42,12 @@ from imagestore.events.catalogue import (
     PoolAttached,
     PublishIntent,
     ReceiveIntent,
+    ReleaseIntent,
     RollbackIntent,
     SegmentsArchived,
     SnapshotIntent,
+    SourceRegistered,
+    SourceRemoved,
 )
 from imagestore.names import GUESTS, IMAGES
 
@@ -54,15 +61,28 @@ def datasets_of(event: Event) -> Iterator[str]:
             yield from (dataset.name for dataset in event.left_behind)
         case DatasetRenamed():
             yield from (event.name, event.new_name)
-        case DatasetCreated() | DatasetDestroyed() | DatasetRolledBack() | DatasetReceived() | DatasetLost():
+        case DatasetCreated() | DatasetAdopted() | DatasetReleased() | DatasetDestroyed():
+            yield event.name
+        case DatasetRolledBack() | DatasetReceived() | DatasetLost():
             yield event.name
         case ImageCompleted():
             yield from (event.volume.name, event.snapshot.name)
         case ImagePublished():
             yield from (f"{IMAGES}/{event.image}", event.snapshot.name)
-        case ImageRequested() | ImageFailed() | ImageRetired() | ImageRevived() | ImageDeleted() | AliasSet():
+        case SourceRegistered() | SourceRemoved():
             yield f"{IMAGES}/{event.image}"
-        case OperationResumed() | AliasRemoved() | JournalOpened() | JournalCut() | SegmentsArchived() | PoolAttached():
+        case ImageRequested() | ImageFailed() | ImageRetired() | ImageRevived() | AliasSet():
+            yield f"{IMAGES}/{event.image}"
+        case ImageDeleted() | ImageReleased():
+            yield f"{IMAGES}/{event.image}"
+        case (
+            OperationResumed()
+            | AliasRemoved()
+            | JournalOpened()
+            | JournalCut()
+            | SegmentsArchived()
+            | PoolAttached()
+        ):
             return
         case _:
             assert_never(event)
@@ -86,6 +106,11 @@ def _datasets_of_intent(intent: Intent) -> Iterator[str]:
             yield from datasets_of(intent.fact)
         case ReceiveIntent():
             yield from (*(parent.name for parent in intent.parents), intent.name)
+        case AdoptIntent():
+            yield from (parent.name for parent in intent.parents)
+            yield from (adoptee.name for adoptee in intent.datasets)
+        case ReleaseIntent():
+            yield from (dataset.name for dataset in intent.datasets)
         case _:
             assert_never(intent)
 
@@ -93,12 +118,21 @@ def _datasets_of_intent(intent: Intent) -> Iterator[str]:
 def images_of(event: Event) -> Iterator[str]:
     """Ids of the images that an event is about: fetched, deleted, or cloned."""
     match event:
-        case ImageRequested() | ImageCompleted() | ImageFailed() | ImageDeleted() | DatasetCreated():
+        case ImageRequested() | ImageCompleted() | ImageFailed() | ImageDeleted() | ImageReleased():
+            yield event.image
+        case DatasetCreated() | DatasetAdopted():
             yield event.image
         case ImagePublished() | ImageRetired() | ImageRevived() | AliasSet():
             yield event.image
+        case SourceRegistered() | SourceRemoved():
+            yield event.image
         case OperationStarted(
-            intent=FetchIntent() | DestroyIntent() | ReceiveIntent() | PublishIntent() as intent
+            intent=FetchIntent()
+            | DestroyIntent()
+            | ReceiveIntent()
+            | PublishIntent()
+            | AdoptIntent()
+            | ReleaseIntent() as intent
         ):
             yield intent.image
         case OperationStarted(intent=NoteIntent() as intent):
@@ -115,3 +149,10 @@ def guests_of(event: Event) -> Iterator[str]:
         first, _, rest = name.partition("/")
         if first == GUESTS and rest:
             yield rest.partition("/")[0].partition("@")[0]
+    match event:  # a disk that was adopted may stand anywhere
+        case DatasetAdopted():
+            yield event.guest
+        case OperationStarted(intent=AdoptIntent() as intent):
+            yield from (adoptee.guest for adoptee in intent.datasets)
+        case _:
+            return

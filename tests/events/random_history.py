@@ -41,6 +41,8 @@ from imagestore.events.catalogue import (
     RollbackIntent,
     SegmentsArchived,
     SnapshotIntent,
+    SourceRegistered,
+    SourceRemoved,
 )
 from imagestore.events.journal import Entry
 from imagestore.events.state import State, apply
@@ -143,6 +145,7 @@ class RandomHistory:
             ),
             PublishIntent(image="gold", snapshot=ids[0], type="kvm"),
             NoteIntent(fact=AliasSet(alias="deb", image="alpine")),
+            NoteIntent(fact=SourceRegistered(image="alpine", address="https://x/y", sha256="ab" * 32)),
         ]
         return OperationStarted(
             method="Method",
@@ -197,15 +200,17 @@ class RandomHistory:
         if what == 0:
             return ImageDeleted(image=image)
         if what == 3:
-            return self._chance.choice([ImageRetired(image=image), ImageRevived(image=image)])
+            about_its_end: list[Event] = [ImageRetired(image=image), ImageRevived(image=image)]
+            return self._chance.choice(about_its_end)
         if what == 4:
-            return self._chance.choice(
-                [
-                    ImagePublished(image=image, snapshot=self._id("vol@monday"), type="kvm"),
-                    AliasSet(alias="deb", image=image),
-                    AliasRemoved(alias="deb"),
-                ]
-            )
+            about_names: list[Event] = [
+                ImagePublished(image=image, snapshot=self._id("vol@monday"), type="kvm"),
+                AliasSet(alias="deb", image=image),
+                AliasRemoved(alias="deb"),
+                SourceRegistered(image=image, address="https://x/y", sums="https://x/SHA256SUMS"),
+                SourceRemoved(image=image),
+            ]
+            return self._chance.choice(about_names)
         if what == 1:
             return ImageFailed(image=image, reason="404 Not Found")
         return ImageCompleted(

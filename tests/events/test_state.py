@@ -37,8 +37,10 @@ from imagestore.events.catalogue import (
     OperationStarted,
     PoolAttached,
     SegmentsArchived,
+    SourceRegistered,
+    SourceRemoved,
 )
-from imagestore.events.state import DatasetRecord, ImageRecord, OperationRecord, State, apply
+from imagestore.events.state import DatasetRecord, ImageRecord, OperationRecord, SourceRecord, State, apply
 
 CREATE = CreateIntent(datasets=(NewBlank(name="volume", size_bytes=1 << 20),))
 FETCH = FetchIntent(image="debian", staging="images/.staging-op")
@@ -359,6 +361,15 @@ def test_an_alias_names_the_image_that_it_was_last_set_to() -> None:
     assert fold(AliasRemoved(alias="deb"), state=state).aliases == {}
 
 
+def test_a_source_is_the_one_registered_last_until_it_is_removed() -> None:
+    state = fold(
+        SourceRegistered(image="deb", address="https://a.example/deb"),
+        SourceRegistered(image="deb", address="https://b.example/deb", sha256="ab" * 32),
+    )
+    assert state.sources == {"deb": SourceRecord(address="https://b.example/deb", sha256="ab" * 32)}
+    assert fold(SourceRemoved(image="deb"), state=state).sources == {}
+
+
 # --- the store itself ----------------------------------------------------------------
 
 
@@ -426,6 +437,9 @@ HISTORY: tuple[Event, ...] = (
     ImageRevived(image="gold"),
     AliasSet(alias="deb", image="debian"),
     AliasRemoved(alias="deb"),
+    SourceRegistered(image="void", address="https://example.net/void", sha256="ab" * 32),
+    SourceRegistered(image="debian", address="https://example.net/d", sums="https://example.net/SHA256SUMS"),
+    SourceRemoved(image="void"),
     ImageRequested(image="void"),
     ImageFailed(image="void", reason="404 from the source"),
     ImageDeleted(image="void"),
