@@ -54,13 +54,14 @@ def events_of(view: View) -> tuple[list[Event], Rebuilt]:
         snapshots = view.snapshots(row.name)
         if row.tags.kind == "image" and snapshots:
             images += 1
+            content = next((s for s in snapshots if s.tags.image == row.tags.image), snapshots[0])
             events.append(ImageRequested(image=row.tags.image))
             events.append(
                 ImageCompleted(
                     image=row.tags.image,
                     volume=dataset_id(row),
-                    snapshot=dataset_id(snapshots[0]),
-                    size_bytes=snapshots[0].volsize,
+                    snapshot=dataset_id(content),
+                    size_bytes=content.volsize,
                     sha256=row.tags.sha256,
                 )
             )

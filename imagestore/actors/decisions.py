@@ -6,12 +6,14 @@ or returns :class:`Settled` (it is so already) or :class:`Plan` (what to
 journal as the intent).  Nothing here waits, writes or knows trio.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import assert_never
 
 from imagestore import names
+from imagestore.actors import adoption, guestdisks, imagedecisions, sources
 from imagestore.actors.claims import Claim
 from imagestore.actors.commands import (
+    Adopt,
     CloneImage,
     Command,
     CreateGuestDisks,
@@ -21,8 +23,15 @@ from imagestore.actors.commands import (
     DeleteGuestDisks,
     DeleteImage,
     DeleteSnapshot,
-    DiskOrder,
+    PublishImage,
+    ReapImage,
+    RegisterSource,
+    Release,
+    RemoveAlias,
+    RemoveSource,
+    ReviveImage,
     RollbackSnapshot,
+    SetAlias,
 )
 from imagestore.actors.plans import (
     Plan,
@@ -31,9 +40,13 @@ from imagestore.actors.plans import (
     complete_image,
     dataset_id,
     existing,
+    guest_of,
     ids,
     is_guest,
     is_visible,
+    missing_parents,
+    outermost_missing,
+    what_is_there,
 )
 from imagestore.actors.view import View
 from imagestore.errors import (
@@ -50,28 +63,11 @@ from imagestore.events.catalogue import (
     DestroyIntent,
     NewBlank,
     NewClone,
-    NewDataset,
-    NewParent,
     RollbackIntent,
     SnapshotIntent,
 )
 from imagestore.events.state import State
 from imagestore.pools.base import Dataset
-
-
-def disk_sizes(disks: Iterable[DiskOrder], state: State, view: View) -> list[int]:
-    """The size in bytes of each disk. Raises NotFound for an image that is not usable."""
-    sizes = []
-    for disk in disks:
-        if not disk.image:
-            sizes.append(disk.size)
-            continue
-        image = complete_image(disk.image, state, view)
-        if image is None:
-            raise NotFound(detail=f"image {disk.image}")
-        sizes.append(image.snapshot.volsize)
-    return sizes
-
 
 # --- claims ----------------------------------------------------------------------
 
@@ -85,24 +81,40 @@ def claim_of(command: Command, state: State, view: View) -> Claim:
             return Claim(exclusive=(outermost_missing(name, view),), shared=(_leaning_on(image, state),))
         case DeleteDataset(name=name):
             return Claim(exclusive=(name.partition("@")[0],))
-        case DeleteImage(image=image):
+        case DeleteImage(image=image) | ReapImage(image=image) | ReviveImage(image=image):
+            return Claim(exclusive=(names.image(image),))
+        case PublishImage(image=image):
+            return Claim(exclusive=(names.image(image),))
+        case SetAlias(alias=alias, image=image):
+            return Claim(exclusive=(names.image(alias),), shared=(names.image(image),))
+        case RemoveAlias(alias=alias):
+            return Claim(exclusive=(names.image(alias),))
+        case RegisterSource(image=image) | RemoveSource(image=image):
             return Claim(exclusive=(names.image(image),))
         case CreateSnapshot(name=name):
-            return Claim(exclusive=(name,))
+            return Claim(exclusive=_all_of(name, state, view))
         case DeleteSnapshot(name=name) | RollbackSnapshot(name=name):
-            return Claim(exclusive=(names.parent(name),))
+            return Claim(exclusive=_all_of(names.parent(name), state, view))
         case CreateGuestDisks(guest=guest, disks=disks):
             images = sorted({_leaning_on(disk.image, state) for disk in disks if disk.image})
-            return Claim(exclusive=(outermost_missing(names.guest(guest), view),), shared=tuple(images))
+            inside, *elsewhere = guestdisks.subtrees(guest, state, view)
+            return Claim(exclusive=(outermost_missing(inside, view), *elsewhere), shared=tuple(images))
         case DeleteGuestDisks(guest=guest):
-            return Claim(exclusive=(names.guest(guest),))
+            return Claim(exclusive=guestdisks.subtrees(guest, state, view))
+        case Adopt():
+            return adoption.claim_of_adoption(command, view)
+        case Release(name=name):
+            return Claim(exclusive=(name,))
         case _:
             assert_never(command)
 
 
-def outermost_missing(name: str, view: View) -> str:
-    """The subtree that making ``name`` brings into being: its first ancestor that is not there."""
-    return next((above for above in names.ancestors(name) if above not in view), name)
+def _all_of(dataset: str, state: State, view: View) -> tuple[str, ...]:
+    """The subtrees that a change of ``dataset`` may reach: of a guest, wherever its disks stand."""
+    row = view.get(dataset)
+    if row is not None and is_guest(row):
+        return guestdisks.subtrees(guest_of(dataset), state, view)
+    return (dataset,)
 
 
 def _leaning_on(image: str, state: State) -> str:
@@ -123,7 +135,21 @@ def decide(command: Command, state: State, view: View) -> Settled | Plan:
         case DeleteDataset():
             return _delete_dataset(command, state, view)
         case DeleteImage():
-            return _delete_image(command, state, view)
+            return imagedecisions.delete_image(command, state, view)
+        case ReapImage():
+            return imagedecisions.reap_image(command, state, view)
+        case ReviveImage():
+            return imagedecisions.revive_image(command, state, view)
+        case PublishImage():
+            return imagedecisions.publish_image(command, state, view)
+        case SetAlias():
+            return imagedecisions.set_alias(command, state, view)
+        case RemoveAlias():
+            return imagedecisions.remove_alias(command, state)
+        case RegisterSource():
+            return sources.register_source(command, state)
+        case RemoveSource():
+            return sources.remove_source(command, state)
         case CreateSnapshot():
             return _create_snapshot(command, state, view)
         case DeleteSnapshot():
@@ -131,29 +157,15 @@ def decide(command: Command, state: State, view: View) -> Settled | Plan:
         case RollbackSnapshot():
             return _rollback_snapshot(command, state, view)
         case CreateGuestDisks():
-            return _create_guest_disks(command, state, view)
+            return guestdisks.create_guest_disks(command, state, view)
         case DeleteGuestDisks():
-            return _delete_guest_disks(command, view)
+            return guestdisks.delete_guest_disks(command, state, view)
+        case Adopt():
+            return adoption.adopt(command, state, view)
+        case Release():
+            return adoption.release(command, state, view)
         case _:
             assert_never(command)
-
-
-def guest_of(name: str) -> str:
-    """The guest that a dataset belongs to by its name, "" if to none."""
-    parts = name.split("/")
-    return parts[1] if parts[0] == names.GUESTS and len(parts) > 1 else ""
-
-
-def missing_parents(name: str, view: View) -> list[NewParent]:
-    """Parents to be made, outermost first. Raises NotValid when one is no file system."""
-    missing: list[NewParent] = []
-    for above in names.ancestors(name):
-        row = view.get(above)
-        if row is None:
-            missing.append(NewParent(name=above, guest=guest_of(above)))
-        elif row.kind != "filesystem":
-            raise NotValid(detail=f"{above} is a {row.kind}; nothing can be made below it")
-    return missing
 
 
 def check_free_name(name: str) -> None:
@@ -168,25 +180,25 @@ def _create_volume(command: CreateVolume, state: State, view: View) -> Settled |
     check_free_name(command.name)
     row = view.get(command.name)
     if row is not None:
-        if row.kind == "volume" and row.volsize == command.size and not row.origin:
+        is_same = row.volsize == command.size and row.sparse is not command.thick
+        if row.kind == "volume" and is_same and not row.origin:
             return Settled(rows=(row,))
         raise AlreadyExists.named(command.name, detail=what_is_there(row))
-    blank = NewBlank(name=command.name, size_bytes=command.size, guest=guest_of(command.name))
+    blank = NewBlank(
+        name=command.name, size_bytes=command.size, guest=guest_of(command.name), thick=command.thick
+    )
     return Plan(
         method="CreateVolume",
         subject=command.name,
         intent=CreateIntent(datasets=(*missing_parents(command.name, view), blank)),
-        reserve_bytes=command.size,
+        reserve_bytes=thick_bytes(command.size) if command.thick else command.size,
         answer=(command.name,),
     )
 
 
-def what_is_there(row: Dataset) -> str:
-    """For the detail of a refusal."""
-    origin = f", a clone of {row.origin}" if row.origin else ""
-    return (
-        f"it is a {row.kind} of {row.volsize} bytes{origin}" if row.kind != "filesystem" else "a file system"
-    )
+def thick_bytes(size: int) -> int:
+    """The most that a thick volume of ``size`` bytes sets aside, metadata included, in bytes."""
+    return size + size // 32 + (4 << 20)
 
 
 def _clone_image(command: CloneImage, state: State, view: View) -> Settled | Plan:
@@ -199,6 +211,7 @@ def _clone_image(command: CloneImage, state: State, view: View) -> Settled | Pla
         if row.origin == image.snapshot.name:
             return Settled(rows=(row,))
         raise AlreadyExists.named(command.name, detail=what_is_there(row))
+    imagedecisions.check_not_retired(command.image, state)
     clone = NewClone(
         name=command.name,
         origin=dataset_id(image.snapshot),
@@ -244,28 +257,6 @@ def _delete_dataset(command: DeleteDataset, state: State, view: View) -> Plan:
     )
 
 
-def _delete_image(command: DeleteImage, state: State, view: View) -> Plan:
-    record = state.images.get(command.image)
-    if record is None:
-        raise NotFound(detail=f"image {command.image}")
-    if record.status == "pending":
-        raise Blocked(f"image is being fetched: {command.image}", detail="wait until the fetch has ended")
-    doomed: tuple[Dataset, ...] = ()
-    volume = view.get(names.image(command.image))
-    if volume is not None and (
-        dataset_id(volume) == record.volume
-        or state.owned(volume.name, volume.guid, volume.createtxg) is not None
-    ):
-        doomed = tuple(view.under(volume.name))
-        check_no_clones(doomed, view, "image")
-    return Plan(
-        method="DeleteImage",
-        subject=names.image(command.image),
-        intent=DestroyIntent(datasets=ids(doomed), image=command.image),
-        gone=doomed[:1],
-    )
-
-
 def _create_snapshot(command: CreateSnapshot, state: State, view: View) -> Plan:
     top = existing(command.name, state, view)
     if top.kind == "snapshot":
@@ -273,7 +264,7 @@ def _create_snapshot(command: CreateSnapshot, state: State, view: View) -> Plan:
     names.check_snapshot_dest(command.snapshot)
     targets = [top]
     if command.recursive or is_guest(top):
-        targets = [r for r in view.under(top.name) if r.kind != "snapshot" and is_visible(r, state)]
+        targets = [r for r in _below(top, state, view) if r.kind != "snapshot"]
     wanted = [f"{row.name}@{command.snapshot}" for row in targets]
     for name in wanted:
         if name in view:
@@ -286,6 +277,13 @@ def _create_snapshot(command: CreateSnapshot, state: State, view: View) -> Plan:
         reserve_bytes=sum(_cost_of_snapshot(row) for row in targets),
         answer=tuple(wanted),
     )
+
+
+def _below(top: Dataset, state: State, view: View) -> Sequence[Dataset]:
+    """A dataset and all below it; of a guest, its disks elsewhere, too."""
+    if is_guest(top):
+        return guestdisks.whole(guest_of(top.name), state, view)
+    return [row for row in view.under(top.name) if is_visible(row, state)]
 
 
 def _cost_of_snapshot(row: Dataset) -> int:
@@ -308,8 +306,8 @@ def _delete_snapshot(command: DeleteSnapshot, state: State, view: View) -> Plan:
     dataset, _, snapshot = row.name.partition("@")
     doomed = [row]
     above = view.get(dataset)
-    if command.recursive or (above is not None and is_guest(above)):
-        doomed = _same_snapshot(dataset, snapshot, view)
+    if above is not None and (command.recursive or is_guest(above)):
+        doomed = _of_snapshot(_below(above, state, view), snapshot)
     _check_not_protected(doomed, state)
     check_no_clones(doomed, view)
     return Plan(
@@ -321,7 +319,11 @@ def _delete_snapshot(command: DeleteSnapshot, state: State, view: View) -> Plan:
 
 
 def _same_snapshot(dataset: str, snapshot: str, view: View) -> list[Dataset]:
-    return [r for r in view.under(dataset) if r.kind == "snapshot" and r.name.endswith(f"@{snapshot}")]
+    return _of_snapshot(view.under(dataset), snapshot)
+
+
+def _of_snapshot(rows: Iterable[Dataset], snapshot: str) -> list[Dataset]:
+    return [row for row in rows if row.kind == "snapshot" and row.name.endswith(f"@{snapshot}")]
 
 
 def _rollback_snapshot(command: RollbackSnapshot, state: State, view: View) -> Plan:
@@ -332,8 +334,9 @@ def _rollback_snapshot(command: RollbackSnapshot, state: State, view: View) -> P
     targets = [row]
     newer = _newer_than(row, view)
     if is_guest(above):
-        disks = {r.name for r in view.under(dataset) if r.kind == "volume"}
-        targets = [r for r in _same_snapshot(dataset, snapshot, view) if names.parent(r.name) in disks]
+        everything = _below(above, state, view)
+        disks = {r.name for r in everything if r.kind == "volume"}
+        targets = [r for r in _of_snapshot(everything, snapshot) if names.parent(r.name) in disks]
         missing = disks - {names.parent(t.name) for t in targets}
         if missing:
             raise Blocked(
@@ -357,65 +360,3 @@ def _rollback_snapshot(command: RollbackSnapshot, state: State, view: View) -> P
 def _newer_than(snapshot: Dataset, view: View) -> list[Dataset]:
     siblings = view.snapshots(names.parent(snapshot.name))
     return [s for s in siblings if s.createtxg > snapshot.createtxg]
-
-
-def _create_guest_disks(command: CreateGuestDisks, state: State, view: View) -> Settled | Plan:
-    sizes = disk_sizes(command.disks, state, view)
-    wanted: list[NewDataset] = []
-    answer = []
-    reserve = 0
-    for number, (disk, size) in enumerate(zip(command.disks, sizes, strict=True)):
-        new = _new_disk(command.guest, number, disk, size, state, view)
-        answer.append(new.name)
-        row = view.get(new.name)
-        if row is None:
-            wanted.append(new)
-            reserve += size
-        elif not _is_same_disk(row, new):
-            raise AlreadyExists.named(new.name, detail=what_is_there(row))
-    if not wanted:
-        return Settled(rows=tuple(row for name in answer if (row := view.get(name)) is not None))
-    return Plan(
-        method="CreateGuestDisks",
-        subject=names.guest(command.guest),
-        intent=CreateIntent(datasets=(*missing_parents(answer[0], view), *wanted)),
-        reserve_bytes=reserve,
-        answer=tuple(answer),
-    )
-
-
-def _new_disk(
-    guest: str, number: int, disk: DiskOrder, size: int, state: State, view: View
-) -> NewBlank | NewClone:
-    name = names.disk(guest, number)
-    if not disk.image:
-        return NewBlank(name=name, size_bytes=size, guest=guest, disk=str(number))
-    image = complete_image(disk.image, state, view)
-    assert image is not None, "disk_sizes looked for it"
-    return NewClone(
-        name=name,
-        origin=dataset_id(image.snapshot),
-        size_bytes=size,
-        image=disk.image,
-        guest=guest,
-        disk=str(number),
-    )
-
-
-def _is_same_disk(row: Dataset, wanted: NewBlank | NewClone) -> bool:
-    if isinstance(wanted, NewClone):
-        return row.kind == "volume" and row.origin == wanted.origin.name
-    return row.kind == "volume" and not row.origin and row.volsize == wanted.size_bytes
-
-
-def _delete_guest_disks(command: DeleteGuestDisks, view: View) -> Settled | Plan:
-    doomed = tuple(view.under(names.guest(command.guest)))
-    if not doomed:
-        return Settled()
-    check_no_clones(doomed, view)
-    return Plan(
-        method="DeleteGuestsDisks",
-        subject=names.guest(command.guest),
-        intent=DestroyIntent(datasets=ids(doomed)),
-        force=command.force,
-    )

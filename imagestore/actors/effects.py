@@ -6,7 +6,7 @@ Recovery uses the same functions, so that another life ends an operation with
 the same facts as the first would have.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import assert_never
 
 from imagestore import names
@@ -14,29 +14,40 @@ from imagestore.actors import zpool
 from imagestore.actors.plans import dataset_id
 from imagestore.actors.view import View
 from imagestore.events.catalogue import (
+    Adoptee,
+    AdoptIntent,
     CreateIntent,
+    DatasetAdopted,
     DatasetCreated,
     DatasetDestroyed,
     DatasetId,
     DatasetReceived,
+    DatasetReleased,
     DatasetRolledBack,
     DestroyIntent,
     Event,
     FetchIntent,
     ImageCompleted,
     ImageDeleted,
+    ImagePublished,
+    ImageReleased,
+    ImageRequested,
     Intent,
     NewBlank,
     NewClone,
     NewDataset,
     NewParent,
+    NoteIntent,
+    PublishIntent,
     ReceiveIntent,
+    ReleaseIntent,
     Role,
     RollbackIntent,
+    Shown,
     SnapshotIntent,
 )
 from imagestore.pools import base
-from imagestore.pools.base import Dataset, Tags, Target
+from imagestore.pools.base import NO_TAGS, Dataset, Identity, Retagging, Tags, Target
 
 RAW_SNAPSHOT = "image"
 """The snapshot of an image that came without one (a raw disk image)."""
@@ -71,7 +82,24 @@ def driver_command(operation: str, intent: Intent, *, force: bool) -> zpool.Comm
                 operation=operation,
                 force=force,
             )
-        case FetchIntent() | ReceiveIntent():
+        case PublishIntent(image=image, snapshot=published):
+            return zpool.Publish(
+                snapshot=target(published),
+                staging=names.staging(operation),
+                name=names.image(image),
+                tags=Tags(op=operation, kind="image", image=image),
+                snapshot_tags=Tags(op=operation, kind="snapshot", image=image),
+            )
+        case AdoptIntent(datasets=adoptees, parents=parents):
+            return zpool.Adopt(
+                parents=tuple(_parent(operation, parent) for parent in parents),
+                changes=tuple(_adopted(operation, adoptee) for adoptee in adoptees),
+            )
+        case ReleaseIntent(datasets=datasets):
+            return zpool.Retag(
+                changes=tuple(Retagging(target=target(dataset), tags=NO_TAGS) for dataset in datasets)
+            )
+        case FetchIntent() | ReceiveIntent() | NoteIntent():
             return None
         case _:
             assert_never(intent)
@@ -90,16 +118,33 @@ def role_of(new: NewDataset) -> Role:
 def _creation(operation: str, new: NewDataset) -> base.Creation:
     match new:
         case NewParent():
-            tags = Tags(op=operation, kind=role_of(new), guest=new.guest)
-            return base.NewFilesystem(name=new.name, tags=tags)
+            return _parent(operation, new)
         case NewBlank():
             tags = Tags(op=operation, kind=role_of(new), guest=new.guest, disk=new.disk)
-            return base.NewVolume(name=new.name, size=new.size_bytes, tags=tags)
+            return base.NewVolume(name=new.name, size=new.size_bytes, tags=tags, thick=new.thick)
         case NewClone():
             tags = Tags(op=operation, kind=role_of(new), image=new.image, guest=new.guest, disk=new.disk)
             return base.NewClone(name=new.name, origin=target(new.origin), tags=tags)
         case _:
             assert_never(new)
+
+
+def _parent(operation: str, new: NewParent) -> base.NewFilesystem:
+    return base.NewFilesystem(name=new.name, tags=Tags(op=operation, kind=role_of(new), guest=new.guest))
+
+
+def _adopted(operation: str, adoptee: Adoptee) -> Retagging:
+    """The tags that the dataset would have if the store had made it."""
+    tags = Tags(
+        op=operation,
+        kind=adoptee.role,
+        image=adoptee.image,
+        guest=adoptee.guest,
+        disk=adoptee.disk,
+    )
+    return Retagging(
+        target=Target(name=adoptee.name, guid=adoptee.guid, createtxg=adoptee.createtxg), tags=tags
+    )
 
 
 def facts(intent: Intent, operation: str, view: View) -> tuple[Event, ...]:
@@ -120,8 +165,73 @@ def facts(intent: Intent, operation: str, view: View) -> tuple[Event, ...]:
             return image_facts(image, volume, view)
         case ReceiveIntent():
             return _received(intent, operation, view)
+        case PublishIntent(image=image, snapshot=snapshot_id):
+            published = ImagePublished(image=image, snapshot=snapshot_id, type=intent.type)
+            return (published, *image_facts(image, _row(names.image(image), view), view))
+        case NoteIntent(fact=fact):
+            return (fact,)
+        case AdoptIntent():
+            return _adoption_facts(intent, operation, view)
+        case ReleaseIntent(datasets=datasets, image=image):
+            forgotten: tuple[Event, ...] = (ImageReleased(image=image),) if image else ()
+            return (*map(_released, datasets), *forgotten)
         case _:
             assert_never(intent)
+
+
+def _adoption_facts(intent: AdoptIntent, operation: str, view: View) -> tuple[Event, ...]:
+    """What is ours now: those that carry the operation's tag, whatever they are called meanwhile."""
+    found = still_there(intent.datasets, view)
+    ours = [row for adoptee in intent.datasets if (row := found.get(identity_of(adoptee))) is not None]
+    made = named(view, [parent.name for parent in intent.parents])
+    happened: list[Event] = [created(row) for row in made if row.tags.op == operation]
+    happened += [_adoption(row, view) for row in ours if row.tags.op == operation]
+    content = found.get(identity_of(intent.snapshot)) if intent.snapshot is not None else None
+    if content is not None:
+        happened += [
+            ImageRequested(image=intent.image, type=intent.type),
+            ImageCompleted(
+                image=intent.image,
+                volume=dataset_id(ours[0]),
+                snapshot=dataset_id(content),
+                size_bytes=content.volsize,
+            ),
+        ]
+    return tuple(happened)
+
+
+def _adoption(row: Dataset, view: View) -> DatasetAdopted:
+    made = created(row, dataset_id(origin) if (origin := view.get(row.origin)) is not None else None)
+    return DatasetAdopted(
+        name=made.name,
+        kind=made.kind,
+        role=made.role,
+        guid=made.guid,
+        createtxg=made.createtxg,
+        size_bytes=made.size_bytes,
+        origin=made.origin,
+        image=made.image,
+        guest=made.guest,
+        disk=made.disk,
+    )
+
+
+def _released(dataset: DatasetId) -> DatasetReleased:
+    return DatasetReleased(name=dataset.name, guid=dataset.guid, createtxg=dataset.createtxg)
+
+
+def identity_of(dataset: DatasetId | Adoptee) -> Identity:
+    return Identity(dataset.guid, dataset.createtxg)
+
+
+def still_there(datasets: Sequence[DatasetId | Adoptee], view: View) -> Mapping[Identity, Dataset]:
+    """Those of ``datasets`` that exist, whatever their names. Looks through all the pool only if it must."""
+    wanted = {identity_of(dataset) for dataset in datasets}
+    there = (view.get(dataset.name) for dataset in datasets)
+    found = {row.identity: row for row in there if row is not None and row.identity in wanted}
+    if len(found) < len(wanted):
+        found.update({row.identity: row for row in view.under("") if row.identity in wanted})
+    return found
 
 
 def image_facts(image: str, volume: Dataset, view: View) -> tuple[Event, ...]:
@@ -219,3 +329,8 @@ def _received(intent: ReceiveIntent, operation: str, view: View) -> tuple[Event,
 def named(view: View, wanted: Iterable[str]) -> tuple[Dataset, ...]:
     """The rows of these names that are there, in this order."""
     return tuple(row for name in wanted if (row := view.get(name)) is not None)
+
+
+def shown(row: Dataset) -> Shown:
+    """A row as the journal keeps it for an answer that may be given again."""
+    return Shown(name=row.name, kind=row.kind, size_bytes=row.volsize, written_bytes=row.written)

@@ -11,14 +11,15 @@ from msgspec import Struct
 
 from imagestore import names
 from imagestore.actors.claims import Claim
-from imagestore.actors.decisions import (
-    check_free_name,
+from imagestore.actors.decisions import check_free_name
+from imagestore.actors.plans import (
+    dataset_id,
     guest_of,
+    is_visible,
     missing_parents,
     outermost_missing,
     what_is_there,
 )
-from imagestore.actors.plans import dataset_id, is_visible
 from imagestore.actors.view import View
 from imagestore.errors import AlreadyExists, Blocked, NotFound, NotVolume
 from imagestore.events.catalogue import ReceiveIntent

@@ -10,8 +10,8 @@ from msgspec import Struct
 
 from imagestore import names
 from imagestore.actors.view import View
-from imagestore.errors import HasClones, NotFound
-from imagestore.events.catalogue import DatasetId, Intent
+from imagestore.errors import HasClones, NotFound, NotValid
+from imagestore.events.catalogue import AdoptIntent, DatasetId, Intent, NewParent
 from imagestore.events.state import State
 from imagestore.pools.base import Dataset
 
@@ -25,7 +25,8 @@ class Settled(Struct, frozen=True, kw_only=True):
 class Plan(Struct, frozen=True, kw_only=True):
     """What to do.  ``subject`` is the dataset it is about; ``reserve_bytes`` what it may
     come to write; ``answer`` names the datasets whose rows answer it; ``gone`` are rows
-    that the answer shows although they will be gone."""
+    that the answer shows although they will be gone; ``cause`` is the operation that led to it, "" if a
+    request did."""
 
     method: str
     subject: str
@@ -34,6 +35,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     force: bool = False
     answer: tuple[str, ...] = ()
     gone: tuple[Dataset, ...] = ()
+    cause: str = ""
 
 
 class ImageRows(Struct, frozen=True, kw_only=True):
@@ -45,7 +47,10 @@ def is_visible(row: Dataset, state: State) -> bool:
     """Datasets of unfinished operations, and staging, are not listed."""
     if row.name.startswith(f"{names.IMAGES}/{names.STAGING_PREFIX}"):
         return False
-    return row.tags.op not in state.operations or state.owned(row.name, row.guid, row.createtxg) is not None
+    operation = state.operations.get(row.tags.op)
+    if operation is None or isinstance(operation.intent, AdoptIntent):  # what is adopted was listed before
+        return True
+    return state.owned(row.name, row.guid, row.createtxg) is not None
 
 
 def complete_image(image: str, state: State, view: View) -> ImageRows | None:
@@ -89,3 +94,34 @@ def check_no_clones(doomed: Sequence[Dataset], view: View, what: str = "snapshot
     clones = sorted({c for row in doomed for c in view.clones(row.name)} - gone)
     if clones:
         raise HasClones.of(what, clones)
+
+
+def outermost_missing(name: str, view: View) -> str:
+    """The subtree that making ``name`` brings into being: its first ancestor that is not there."""
+    return next((above for above in names.ancestors(name) if above not in view), name)
+
+
+def guest_of(name: str) -> str:
+    """The guest that a dataset belongs to by its name, "" if to none."""
+    parts = name.split("/")
+    return parts[1] if parts[0] == names.GUESTS and len(parts) > 1 else ""
+
+
+def missing_parents(name: str, view: View) -> list[NewParent]:
+    """Parents to be made, outermost first. Raises NotValid when one is no file system."""
+    missing: list[NewParent] = []
+    for above in names.ancestors(name):
+        row = view.get(above)
+        if row is None:
+            missing.append(NewParent(name=above, guest=guest_of(above)))
+        elif row.kind != "filesystem":
+            raise NotValid(detail=f"{above} is a {row.kind}; nothing can be made below it")
+    return missing
+
+
+def what_is_there(row: Dataset) -> str:
+    """For the detail of a refusal."""
+    origin = f", a clone of {row.origin}" if row.origin else ""
+    return (
+        f"it is a {row.kind} of {row.volsize} bytes{origin}" if row.kind != "filesystem" else "a file system"
+    )

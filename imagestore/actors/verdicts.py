@@ -6,27 +6,29 @@ else -> undo it and record it as failed.  A rollback is never repeated, nor a
 stream onto a volume: their mark on the volumes tells whether it happened.
 """
 
-from collections.abc import Mapping, Sequence
 from typing import assert_never
 
 from msgspec import Struct
 
 from imagestore import names
-from imagestore.actors.effects import destroyed, facts, image_facts
+from imagestore.actors.effects import destroyed, facts, identity_of, image_facts, named, still_there
 from imagestore.actors.view import View
 from imagestore.events.catalogue import (
+    AdoptIntent,
     CreateIntent,
-    DatasetId,
     DestroyIntent,
     Event,
     FetchIntent,
     ImageDeleted,
+    NoteIntent,
+    PublishIntent,
     ReceiveIntent,
+    ReleaseIntent,
     RollbackIntent,
     SnapshotIntent,
 )
 from imagestore.events.state import OperationRecord
-from imagestore.pools.base import Dataset, Identity, Target
+from imagestore.pools.base import Identity, Target
 
 MAX_ATTEMPTS = 3
 """How many lives may take an operation up before it is undone."""
@@ -87,6 +89,17 @@ def verdict(record: OperationRecord, view: View) -> Verdict:
             return Requeue()
         case ReceiveIntent():
             return _received(record, intent, view)
+        case AdoptIntent():
+            return _adopted(record, intent, view)
+        case ReleaseIntent():
+            return _released(record, intent, view)
+        case PublishIntent(image=image):
+            volume = view.get(names.image(image))
+            if volume is not None and volume.tags.op == record.id:
+                return Finish(facts=facts(intent, record.id, view))
+            return Undo(targets=(), reason=INTERRUPTED)
+        case NoteIntent():
+            return Finish(facts=facts(intent, record.id, view))
         case _:
             assert_never(intent)
 
@@ -111,20 +124,28 @@ def _received(record: OperationRecord, intent: ReceiveIntent, view: View) -> Fin
     return Undo(targets=made, reason=INTERRUPTED)
 
 
-def _still_there(datasets: Sequence[DatasetId], view: View) -> Mapping[Identity, Dataset]:
-    """Those of ``datasets`` that exist, whatever their names. Looks through all the pool only if it must."""
-    wanted = {Identity(dataset.guid, dataset.createtxg) for dataset in datasets}
-    named = (view.get(dataset.name) for dataset in datasets)
-    found = {row.identity: row for row in named if row is not None and row.identity in wanted}
-    if len(found) < len(wanted):
-        found.update({row.identity: row for row in view.under("") if row.identity in wanted})
-    return found
+def _adopted(record: OperationRecord, intent: AdoptIntent, view: View) -> Finish | Undo:
+    """Tags are set as one step: those that are still there carry them all, or none does."""
+    found = still_there(intent.datasets, view)
+    if identity_of(intent.datasets[0]) in found and all(row.tags.op == record.id for row in found.values()):
+        return Finish(facts=facts(intent, record.id, view))
+    parents = named(view, [parent.name for parent in reversed(intent.parents)])
+    made = tuple(row.target for row in parents if row.tags.op == record.id)
+    return Undo(targets=made, reason=INTERRUPTED)
+
+
+def _released(record: OperationRecord, intent: ReleaseIntent, view: View) -> Finish | Undo:
+    """As :func:`_adopted`: no tag is left, or all are."""
+    found = still_there(intent.datasets, view)
+    if found and not any(row.tags.op for row in found.values()):
+        return Finish(facts=facts(intent, record.id, view))
+    return Undo(targets=(), reason=INTERRUPTED)
 
 
 def _destroyed(record: OperationRecord, intent: DestroyIntent, view: View) -> GoOn | Undo:
     gone = []
     left = []
-    there = _still_there(intent.datasets, view)
+    there = still_there(intent.datasets, view)
     for dataset in intent.datasets:
         row = there.get(Identity(dataset.guid, dataset.createtxg))
         if row is None:

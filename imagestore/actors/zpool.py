@@ -25,7 +25,7 @@ from imagestore.actors.claims import Claim, ClaimTable
 from imagestore.actors.ledger import Ledger
 from imagestore.actors.view import View
 from imagestore.errors import DeadlineExceeded, ImageStoreError, NotFound
-from imagestore.pools.base import Creation, Dataset, PoolDriver, Retagging, Space, Tags, Target
+from imagestore.pools.base import Creation, Dataset, NewFilesystem, PoolDriver, Retagging, Space, Tags, Target
 
 _log = logging.getLogger(__name__)
 
@@ -68,6 +68,13 @@ class Rename(Struct, frozen=True, kw_only=True):
     name: str
 
 
+class Adopt(Struct, frozen=True, kw_only=True):
+    """Make ``parents``, then retag; if that is refused the parents go again."""
+
+    parents: tuple[NewFilesystem, ...]
+    changes: tuple[Retagging, ...]
+
+
 class Retag(Struct, frozen=True, kw_only=True):
     changes: tuple[Retagging, ...]
 
@@ -82,7 +89,7 @@ class Publish(Struct, frozen=True, kw_only=True):
     snapshot_tags: Tags
 
 
-Command = Publish | Create | TakeSnapshot | Destroy | RollBack | Rename | Retag
+Command = Publish | Create | TakeSnapshot | Destroy | RollBack | Rename | Adopt | Retag
 
 # --- messages ------------------------------------------------------------------
 
@@ -125,6 +132,8 @@ class ZpoolActor:
         self.ledger = Ledger()
         self.check_writable: Callable[[], None] = lambda: None
         """Raises ReadOnly once the journal failed: the pool is not changed any more then."""
+        self.on_release: Callable[[], None] = lambda: None
+        """Called when an operation has ended and given its claim up."""
         self._mailbox: Mailbox[Message] = Mailbox(mailbox)
         self._claims: ClaimTable[str] = ClaimTable()
         self._claimants: dict[str, Reply[None]] = {}
@@ -244,6 +253,8 @@ class ZpoolActor:
             case Publish():
                 rows = await self._publish(command)
                 self._put_made(rows, command.tags.op)
+            case Adopt():
+                rows = await self._adopt(command)
             case Retag():
                 rows = await self.driver.retag(command.changes)
             case _:
@@ -270,11 +281,21 @@ class ZpoolActor:
         finally:
             self.view.remove(row.name for row in staged)
 
+    async def _adopt(self, command: Adopt) -> Sequence[Dataset]:
+        made = await self.driver.create(command.parents) if command.parents else ()
+        try:
+            return (*made, *await self.driver.retag(command.changes))
+        except ImageStoreError:
+            if made:
+                await self.driver.destroy([row.target for row in reversed(made)])
+            raise
+
     def _put_made(self, rows: Sequence[Dataset], operation: str) -> None:
-        """Put rows that an operation made; what they promise is reserved no longer."""
+        """Put rows that an operation made; what they promise, or have set aside, is reserved no longer."""
         before = self.view.promised_bytes
+        set_aside = sum(row.volsize for row in rows if not row.sparse and row.name not in self.view)
         self.view.put(rows)
-        self.ledger.hand_over(operation, self.view.promised_bytes - before)
+        self.ledger.hand_over(operation, self.view.promised_bytes - before + set_aside)
 
     async def _again(self, changed: Sequence[str]) -> Sequence[Dataset]:
         """Rows that an own change altered beside those that it answered with.
@@ -367,6 +388,7 @@ class ZpoolActor:
         self._claimants.pop(operation, None)
         for holder in self._claims.release(operation):
             self._grant(holder)
+        self.on_release()
 
     async def _ask_for_claim(self, operation: str, claim: Claim, deadline: float) -> None:
         with trio.move_on_at(deadline):

@@ -25,11 +25,12 @@ def volume() -> None:
 )
 @click.argument("volume_id", metavar="ID")
 @click.argument("size", type=SIZE)
+@click.option("--thick", is_flag=True, help="Set room for all of it aside now.")
 @output_option
 @connected
-def create(client: Client, volume_id: str, size: int, output: Format) -> None:
+def create(client: Client, volume_id: str, size: int, thick: bool, output: Format) -> None:
     """Make a blank volume of SIZE (512M, 10G, 1T; a bare number is MiB)."""
-    show_one(client.create_volume(volume_id, size_mib=size), VOLUME_COLUMNS, output)
+    show_one(client.create_volume(volume_id, size_mib=size, thick=thick), VOLUME_COLUMNS, output)
 
 
 @volume.command("ls", epilog=examples("imagestore volume ls", "imagestore volume ls -o json"))

@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterable
 from msgspec import Struct
 
 from imagestore.events.catalogue import (
+    DatasetAdopted,
     DatasetCreated,
     DatasetDestroyed,
     DatasetId,
     DatasetLost,
+    DatasetReleased,
     DatasetRenamed,
     Envelope,
     Event,
@@ -60,7 +62,7 @@ class Lineage(Struct, frozen=True, kw_only=True):
 class _Draft:
     """A life that is being put together."""
 
-    def __init__(self, made: DatasetCreated) -> None:
+    def __init__(self, made: DatasetCreated | DatasetAdopted) -> None:
         self.made = made
         self.names = [made.name]
         self.ended = 0
@@ -107,7 +109,7 @@ def _lives(events: Iterable[Envelope]) -> dict[Key, _Draft]:
     for envelope in events:
         event = envelope.event
         match event:
-            case DatasetCreated():
+            case DatasetCreated() | DatasetAdopted():
                 key = (event.guid, event.createtxg)
                 draft = lives.setdefault(key, _Draft(event))
                 draft.ended = 0
@@ -193,7 +195,9 @@ class _Telling:
     def _concerned(self, event: Event) -> set[Key]:
         """Which of those told an event is about: by identity where it says one, else whoever has the name."""
         match event:
-            case DatasetCreated() | DatasetDestroyed() | DatasetRenamed() | DatasetLost():
+            case DatasetCreated() | DatasetAdopted() | DatasetReleased():
+                return {(event.guid, event.createtxg)} & self._told.keys()
+            case DatasetDestroyed() | DatasetRenamed() | DatasetLost():
                 return {(event.guid, event.createtxg)} & self._told.keys()
             case _:
                 return {self._holders[name] for name in datasets_of(event) if name in self._holders}
@@ -201,7 +205,7 @@ class _Telling:
     def _keep_track(self, event: Event) -> None:
         """Who of those told has which name now."""
         match event:
-            case DatasetCreated() if (event.guid, event.createtxg) in self._told:
+            case DatasetCreated() | DatasetAdopted() if (event.guid, event.createtxg) in self._told:
                 self._holders[event.name] = (event.guid, event.createtxg)
             case DatasetRenamed() if self._holders.get(event.name) == (event.guid, event.createtxg):
                 self._holders[event.new_name] = self._holders.pop(event.name)

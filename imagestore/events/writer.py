@@ -106,6 +106,7 @@ class Journal:
         self._checkpoint_seq = recovered.checkpoints[-1] if recovered.checkpoints else 0
         self._checkpoints = list(recovered.checkpoints)
         self._checkpoint_count = 0
+        self._observers: list[Callable[[Sequence[Envelope]], None]] = []
         self._bug: BaseException | None = None
         self._bug_found = trio.Event()
         self._token = trio.lowlevel.current_trio_token()
@@ -155,6 +156,13 @@ class Journal:
         await self._failure.wait()
         assert self.failed is not None
         return self.failed
+
+    def watch(self, observer: Callable[[Sequence[Envelope]], None]) -> None:
+        """Have ``observer`` told of events as they are applied, in order, before their callers are.
+
+        It must be quick, and not raise: an exception poisons the journal.
+        """
+        self._observers.append(observer)
 
     async def wait_past(self, seq: int) -> None:
         """Return once an event after ``seq`` has been applied."""
@@ -311,6 +319,8 @@ class Journal:
         for request in group.requests:
             for envelope in request.envelopes:
                 apply(self.state, envelope)
+            for observe in self._observers:
+                observe(request.envelopes)
         for request in group.requests:
             request.end()
         self._appends += len(group.requests)

@@ -7,13 +7,14 @@ holds the methods of one kind of thing.
 """
 
 from imagestore.methods.addressing import Actors
+from imagestore.methods.adoption import AdoptionMethods
 from imagestore.methods.guests import GuestMethods
-from imagestore.methods.images import ImageMethods
+from imagestore.methods.imagelife import ImageLifeMethods
 from imagestore.methods.streams import StreamMethods
 from imagestore.methods.volumes import VolumeMethods
 
 __all__ = ["Actors", "Methods"]
 
 
-class Methods(ImageMethods, VolumeMethods, StreamMethods, GuestMethods):
+class Methods(ImageLifeMethods, VolumeMethods, StreamMethods, GuestMethods, AdoptionMethods):
     """The methods of ``imagestore.service.Service`` over a store's actors."""

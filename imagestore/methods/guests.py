@@ -1,11 +1,14 @@
 """The methods of guests: their disks checked, made and deleted, all or none."""
 
+from msgspec.structs import replace
+
 from imagestore import names
 from imagestore.actors.commands import (
     CreateGuestDisks,
     DeleteGuestDisks,
+    DiskOrder,
 )
-from imagestore.actors.decisions import disk_sizes
+from imagestore.actors.guestdisks import disk_of, disk_sizes
 from imagestore.errors import (
     InvalidArgument,
     NoSpace,
@@ -22,20 +25,24 @@ from imagestore.service import LOCAL, Caller
 class GuestMethods(Addressing):
     """See the module."""
 
-    async def verify_disks(self, request: GuestRequest, caller: Caller = LOCAL) -> GuestResponse:
+    def _ordered(self, request: GuestRequest) -> tuple[str, tuple[DiskOrder, ...]]:
+        """The guest's id and its disks, with the ids of their images."""
         guest, disks = ordered(request)
+        return guest, tuple(replace(disk, image=self._image_named(disk.image)) for disk in disks)
+
+    async def verify_disks(self, request: GuestRequest, caller: Caller = LOCAL) -> GuestResponse:
+        guest, disks = self._ordered(request)
         actors = self._running()
         sizes = disk_sizes(disks, actors.operations.state, actors.zpool.view)
-        wanted = sum(
-            size for number, size in enumerate(sizes) if names.disk(guest, number) not in actors.zpool.view
-        )
+        state, view = actors.operations.state, actors.zpool.view
+        wanted = sum(size for number, size in enumerate(sizes) if disk_of(guest, number, state, view) is None)
         free = (await actors.zpool.space()).available
         if wanted > free:
             raise NoSpace(detail=f"{wanted} bytes are asked for, {free} are free and not promised")
         return GuestResponse(guest=with_sizes(request, sizes))
 
     async def create_guest_disks(self, request: GuestRequest, caller: Caller = LOCAL) -> GuestResponse:
-        guest, disks = ordered(request)
+        guest, disks = self._ordered(request)
         command = CreateGuestDisks(guest=guest, disks=disks)
         rows = await self._perform(names.guest(guest), command, caller)
         return GuestResponse(guest=answered(request, [self._volume(row) for row in rows]))

@@ -6,6 +6,7 @@ from functools import partial
 
 from imagestore import names
 from imagestore.actors import upload as uploads
+from imagestore.actors.guestdisks import whole
 from imagestore.actors.incoming import Order
 from imagestore.actors.incremental import base_of
 from imagestore.actors.plans import is_guest
@@ -75,9 +76,10 @@ class StreamMethods(SnapshotMethods):
     @asynccontextmanager
     async def _guest_download(self, parent: Dataset, snapshot: str) -> AsyncIterator[Download]:
         guest = parent.name.rpartition("/")[2]
+        actors = self._running()
         disks = [
             row
-            for row in self._listed(parent.name)
+            for row in whole(guest, actors.operations.state, actors.zpool.view)
             if row.name.endswith(f"@{snapshot}") and names.parent(row.name) != parent.name
         ]
         volumes = [row for row in disks if row.volsize]

@@ -33,7 +33,9 @@ class VolumeMethods(Addressing):
         if not request.id:
             raise InvalidArgument("need an id")
         name = self._resolve(request.id)
-        rows = await self._perform(name, CreateVolume(name=name, size=request.size * MIB), caller)
+        rows = await self._perform(
+            name, CreateVolume(name=name, size=request.size * MIB, thick=request.thick), caller
+        )
         return VolumeResponse(volumes=tuple(map(self._volume, rows)))
 
     async def get_volume(self, request: VolumeRequest, caller: Caller = LOCAL) -> VolumeResponse:

@@ -176,12 +176,38 @@ class Receiver(Protocol):
         """Throw away what came. Never raises for being called twice or late."""
 
 
+class Intake(Protocol):
+    """Where a pool takes whole files over as its own, without copying them."""
+
+    @property
+    def directory(self) -> str:
+        """An absolute path in the pool's own storage, that is there and in which the pool itself makes
+        nothing. Files that are to be taken over must lie in it."""
+
+    async def take_over(
+        self, path: str, size: int, name: str, tags: Tags, *, snapshot: str, snapshot_tags: Tags
+    ) -> tuple[Dataset, ...]:
+        """Make the file at ``path`` the data of the new volume ``name``, with ``@snapshot``.
+
+        ``size`` is the file's length in bytes.  The volume is one that will
+        never be written.  The path stays, as another name of the volume's
+        data: it must not be written any more, and may be unlinked.  Returns
+        the volume, then its snapshot; both are durable.
+
+        Raises AlreadyExists, NotFound (parent), ContentRefused (size), NoSpace.
+        """
+
+
 class PoolDriver(Protocol):
     """A pool.  See the module's docstring for what every driver promises."""
 
     @property
     def name(self) -> str:
         """The pool's name, the first component of every full name."""
+
+    @property
+    def intake(self) -> Intake | None:
+        """None where a pool's volumes are no files."""
 
     async def close(self) -> None:
         """Release the pool. Idempotent."""
@@ -285,8 +311,10 @@ class PoolDriver(Protocol):
     async def retag(self, changes: Sequence[Retagging]) -> Sequence[Dataset]:
         """Replace the tags of datasets, all or none; their content is not touched. Raises NotFound."""
 
-    def retag_commands(self, changes: Sequence[Retagging]) -> Sequence[str]:
-        """What :meth:`retag` does, as an administrator would type it, a command for each dataset."""
+    def retag_commands(
+        self, changes: Sequence[Retagging], *, parents: Sequence[NewFilesystem] = ()
+    ) -> Sequence[str]:
+        """What making ``parents`` and then :meth:`retag` do, as an administrator would type it."""
 
     # -- streams ------------------------------------------------------------
 

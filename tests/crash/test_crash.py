@@ -144,7 +144,7 @@ def test_what_was_cut_off_is_whole_or_absent(
 class LyingClient(Client):
     """Says that whatever is asked was done."""
 
-    def create_volume(self, volume: str, *, size_mib: int) -> Volume:
+    def create_volume(self, volume: str, *, size_mib: int, thick: bool = False) -> Volume:
         return Volume(id=volume, size=size_mib, device="")
 
 

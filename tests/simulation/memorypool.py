@@ -80,13 +80,17 @@ class MemoryPool:
         self.ground = ground
         self._catalog = ground.as_catalog()
         self._clock = clock
-        self._pace: Pace = pace if pace is not None else AtOnce()
+        self.pace: Pace = pace if pace is not None else AtOnce()
         self._held: dict[int, int] = {}
         self._closed = False
 
     @property
     def name(self) -> str:
         return self.ground.name
+
+    @property
+    def intake(self) -> None:
+        return None
 
     async def close(self) -> None:
         self._closed = True
@@ -96,12 +100,12 @@ class MemoryPool:
 
     async def change(self, call: str, change: Callable[[], T]) -> T:
         self._check_open()
-        await self._pace.begin(call, change)
-        return self._pace.commit(call, change)
+        await self.pace.begin(call, change)
+        return self.pace.commit(call, change)
 
     async def look(self, call: str) -> None:
         self._check_open()
-        await self._pace.look(call)
+        await self.pace.look(call)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -182,7 +186,7 @@ class MemoryPool:
             made: Rows = []
             for creation, origin in zip(creations, origins, strict=True):
                 if made:
-                    self._pace.partly()
+                    self.pace.partly()
                 made.append(self._make(creation, origin))
             return made
 
@@ -321,8 +325,11 @@ class MemoryPool:
 
         return await self.change("retag", change)
 
-    def retag_commands(self, changes: Sequence[Retagging]) -> Sequence[str]:
-        return [f"retag {change.target.name} {change.tags}" for change in changes]
+    def retag_commands(
+        self, changes: Sequence[Retagging], *, parents: Sequence[NewFilesystem] = ()
+    ) -> Sequence[str]:
+        made = [f"make {parent.name}" for parent in parents]
+        return [*made, *(f"retag {change.target.name} {change.tags}" for change in changes)]
 
     # -- streams ------------------------------------------------------------------------
 

@@ -129,6 +129,12 @@ class DataFiles:
         os.link(self.path(source), self.path(name))
         return name
 
+    def adopt(self, path: str) -> str:
+        """Give a file of this file system a name here as well. Returns the name."""
+        name = self._entropy(16).hex()
+        os.link(path, self.path(name))
+        return name
+
     def take_rights(self, name: str, model: str) -> None:
         """Give a file the mode and, as far as rights allow, the owner of another one, if that exists."""
         try:

@@ -49,6 +49,7 @@ random, createtxg only grows.  What differs:
 
 import contextlib
 import os
+import shlex
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -59,7 +60,17 @@ import trio
 from msgspec.structs import replace
 
 from imagestore.errors import NoSpace, NotFound
-from imagestore.pools.base import Creation, Dataset, Mark, Receiver, Retagging, Space, Tags, Target
+from imagestore.pools.base import (
+    Creation,
+    Dataset,
+    Mark,
+    NewFilesystem,
+    Receiver,
+    Retagging,
+    Space,
+    Tags,
+    Target,
+)
 from imagestore.pools.directory import (
     altering,
     creating,
@@ -70,6 +81,7 @@ from imagestore.pools.directory import (
     snapshotting,
 )
 from imagestore.pools.directory.ground import Ground, guarded, seen_writers, written_bytes
+from imagestore.pools.directory.intake import DirectoryIntake
 from imagestore.pools.directory.opening import busy, open_parts, prepare_directories, spend_reserve, try_lock
 from imagestore.pools.directory.sinks import RawSink
 from imagestore.pools.inuse import is_open_for_writing
@@ -143,6 +155,10 @@ class DirectoryPool:
     @property
     def name(self) -> str:
         return self._ground.layout.name
+
+    @property
+    def intake(self) -> DirectoryIntake:
+        return DirectoryIntake(self._ground)
 
     @property
     def reflink(self) -> bool:
@@ -264,8 +280,11 @@ class DirectoryPool:
     async def retag(self, changes: Sequence[Retagging]) -> Sequence[Dataset]:
         return await altering.retag(self._ground, changes)
 
-    def retag_commands(self, changes: Sequence[Retagging]) -> Sequence[str]:
-        return [altering.retag_command(self._ground, change) for change in changes]
+    def retag_commands(
+        self, changes: Sequence[Retagging], *, parents: Sequence[NewFilesystem] = ()
+    ) -> Sequence[str]:
+        made = [f"mkdir {shlex.quote(self._ground.tree.path(parent.name))}" for parent in parents]
+        return [*made, *(altering.retag_command(self._ground, change) for change in changes)]
 
     # -- streams ----------------------------------------------------------------
 

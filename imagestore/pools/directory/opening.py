@@ -6,6 +6,7 @@ Owns the layout::
     <pool>/.imagestore/catalog.sqlite   what exists (pools/catalog.py)
     <pool>/.imagestore/data/<32 hex>    data files (pools/datafile.py)
     <pool>/.imagestore/links/<32 hex>   links on their way into the tree
+    <pool>/.imagestore/spool/…          files that are to be taken over; not the pool's yet (pools/intake.py)
     <pool>/.imagestore/reserve          room that on a full disk opening and deletions may use
     <pool>/<dataset>                    the tree of links (pools/links.py)
 
@@ -62,6 +63,10 @@ class Layout(Struct, frozen=True):
         return os.path.join(self.private, "links")
 
     @property
+    def spool(self) -> str:
+        return os.path.join(self.private, "spool")
+
+    @property
     def catalog(self) -> str:
         return os.path.join(self.private, "catalog.sqlite")
 
@@ -107,6 +112,7 @@ def prepare_directories(path: str, *, create: bool) -> Layout:
         (layout.private, 0o711),
         (layout.data, 0o711),
         (layout.links, 0o700),
+        (layout.spool, 0o700),
     ):
         with contextlib.suppress(FileExistsError):
             os.mkdir(directory, mode)

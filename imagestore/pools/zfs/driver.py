@@ -21,12 +21,22 @@ from contextlib import AbstractAsyncContextManager
 import trio
 
 from imagestore.errors import PoolError
-from imagestore.pools.base import Creation, Dataset, Mark, Receiver, Retagging, Space, Tags, Target
+from imagestore.pools.base import (
+    Creation,
+    Dataset,
+    Mark,
+    NewFilesystem,
+    Receiver,
+    Retagging,
+    Space,
+    Tags,
+    Target,
+)
 from imagestore.pools.zfs import arriving, changing, devices, opening, programs, sending
 from imagestore.pools.zfs.commands import Commands
 from imagestore.pools.zfs.ground import Compression, VolumeMode, ZfsGround
 from imagestore.pools.zfs.programs import Setting
-from imagestore.pools.zfs.rows import PREFIX, retag_commands, unsigned
+from imagestore.pools.zfs.rows import PREFIX, create_command, retag_commands, unsigned
 from imagestore.pools.zfs.watch import Watch
 
 _JOURNAL = f"{PREFIX}journal"
@@ -92,6 +102,10 @@ class ZfsPool:
     @property
     def name(self) -> str:
         return self._ground.pool
+
+    @property
+    def intake(self) -> None:
+        return None
 
     async def close(self) -> None:
         await self._ground.close()
@@ -182,8 +196,12 @@ class ZfsPool:
     async def retag(self, changes: Sequence[Retagging]) -> Sequence[Dataset]:
         return await changing.retag(self._ground, changes)
 
-    def retag_commands(self, changes: Sequence[Retagging]) -> Sequence[str]:
-        return [command for change in changes for command in retag_commands(change, self.name)]
+    def retag_commands(
+        self, changes: Sequence[Retagging], *, parents: Sequence[NewFilesystem] = ()
+    ) -> Sequence[str]:
+        native = ["-o", "canmount=off", "-o", f"volmode={self._ground.volmode}"]
+        made = [create_command(parent, self.name, native) for parent in parents]
+        return [*made, *(command for change in changes for command in retag_commands(change, self.name))]
 
     # -- streams ----------------------------------------------------------------
 

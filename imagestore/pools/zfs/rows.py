@@ -14,7 +14,7 @@ from typing import Final
 
 from imagestore import names
 from imagestore.errors import PoolError
-from imagestore.pools.base import TAG_NAMES, Dataset, Kind, Retagging, Tags
+from imagestore.pools.base import TAG_NAMES, Dataset, Kind, NewFilesystem, Retagging, Tags
 from imagestore.pools.zfs.failures import relative
 from imagestore.streams.nvlist import NvValue
 
@@ -185,6 +185,12 @@ def retag_commands(change: Retagging, pool: str) -> list[str]:
     pairs = tag_pairs(change.tags)
     given = " ".join(shlex.quote(f"{key}={value}") for key, value in pairs if value)
     return [f"zfs set {given} {name}"] if given else [f"zfs inherit {key} {name}" for key, _ in pairs]
+
+
+def create_command(parent: NewFilesystem, pool: str, native: Sequence[str]) -> str:
+    """The command that makes a file system with its tags; ``native`` are its other options."""
+    tags = options([pair for pair in tag_pairs(parent.tags) if pair[1]])
+    return shlex.join(["zfs", "create", *native, *tags, names.full(parent.name, pool)])
 
 
 def options(pairs: Sequence[tuple[str, str]]) -> list[str]:
