@@ -18,9 +18,9 @@ from urllib.parse import parse_qs
 from imagestore.errors import ImageStoreError, PoolError
 from imagestore.http.answer import NOSNIFF, Answer, Header, choose_coding, coded, text_answer
 from imagestore.http.exchange import Exchange
+from imagestore.http.incidents import one_line, report_incident
 from imagestore.http.json_text import MalformedJson, document_of, value
 from imagestore.http.ranges import Range, content_range, is_current, read_range
-from imagestore.http.rpc import one_line, report_incident
 from imagestore.http.shapes import WrongType, read_request
 from imagestore.model import SnapshotRequest
 from imagestore.service import Download, Service
@@ -74,12 +74,12 @@ async def serve_download(service: Service, exchange: Exchange, body: bytes) -> N
         await exchange.answer(refusal(error.status, str(error), exchange.accept_encoding))
         return
     with exchange.connection.cancelled_by_hangup():
-        answer = await _stream(service, exchange, request)
+        answer = await send_stream(service, exchange, request)
         if answer is not None:
             await exchange.answer(answer)
 
 
-async def _stream(service: Service, exchange: Exchange, request: SnapshotRequest) -> Answer | None:
+async def send_stream(service: Service, exchange: Exchange, request: SnapshotRequest) -> Answer | None:
     """Send the stream; returns the refusal to send instead when it did not begin."""
     sending = _Sending(exchange)
     try:
@@ -136,7 +136,8 @@ class _Sending:
         self.begun = False
 
     async def whole(self, download: Download) -> None:
-        await self._start(200, stream_headers(download))
+        length = [(b"content-length", b"%d" % download.size)] if download.size is not None else []
+        await self._start(200, [*stream_headers(download), *length])
         await self._body(download.chunks)
 
     async def part(self, download: Download, wanted: Range, size: int) -> None:

@@ -1,7 +1,7 @@
 """Streams out of the store and into it: downloads of snapshots and whole guests, receptions."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 
 from imagestore import names
@@ -54,23 +54,54 @@ class StreamMethods(SnapshotMethods):
             return
         base = base_of(row, request.base, actors.zpool.view, self._named) if request.base else None
         base_target = base.target if base is not None else None
-        async with actors.zpool.driver.send(row.target, base=base_target, skip=offset) as chunks:
+        async with (
+            actors.zpool.driver.send(row.target, base=base_target, skip=offset) as sent,
+            aclosing(self._counted(sent, offset, (row.target, base_target))) as chunks,
+        ):
             yield Download(
                 content_type="application/octet-stream",
                 filename=f"{dataset.replace('/', '_')}@{snapshot}.zfs",
                 etag=f"{row.guid:016x}" + (f"-{base.guid:016x}" if base is not None else ""),
                 chunks=chunks,
                 measure=partial(self._stream_bytes, row.target, base_target),
+                size=self._stream_sizes.get((row.target, base_target)),
             )
+
+    async def download_bytes(
+        self, request: SnapshotRequest, caller: Caller = LOCAL, *, measure: bool = True
+    ) -> int | None:
+        """See ``imagestore.service.Service.download_bytes``."""
+        snapshot = self._existing_snapshot(request).target
+        return (
+            await self._stream_bytes(snapshot, None) if measure else self._stream_sizes.get((snapshot, None))
+        )
+
+    async def _counted(
+        self, chunks: AsyncIterator[bytes | memoryview], size: int, stream: tuple[Target, Target | None]
+    ) -> AsyncGenerator[bytes | memoryview, None]:
+        """``chunks``, which come after ``size`` bytes of a stream; at its end its length is known.
+
+        Not if none comes: then it may be any number of bytes shorter than ``size``.
+        """
+        known = False
+        async for chunk in chunks:
+            size += len(chunk)
+            known = True
+            yield chunk
+        if known:
+            self._remember(stream, size)
+
+    def _remember(self, stream: tuple[Target, Target | None], size: int) -> None:
+        if len(self._stream_sizes) >= MAX_STREAM_SIZES:
+            self._stream_sizes.clear()
+        self._stream_sizes[stream] = size
 
     async def _stream_bytes(self, snapshot: Target, base: Target | None) -> int:
         """How long a stream is. It stays so, so it is measured once."""
         known = self._stream_sizes.get((snapshot, base))
         if known is None:
             known = await self._running().zpool.driver.send_bytes(snapshot, base=base)
-            if len(self._stream_sizes) >= MAX_STREAM_SIZES:
-                self._stream_sizes.clear()
-            self._stream_sizes[snapshot, base] = known
+            self._remember((snapshot, base), known)
         return known
 
     @asynccontextmanager

@@ -280,7 +280,10 @@ def test_an_image_requested_again_is_pending_and_forgets_what_was(before: State)
     state = copy.deepcopy(before)
     fold(ImageFailed(image="debian", reason="gone"), ImageRequested(image="debian"), state=state)
     assert state.images["debian"] == ImageRecord(
-        id="debian", operation="op", requested_ns=TIME_NS + state.seq
+        id="debian",
+        operation="op",
+        requested_ns=TIME_NS + state.seq,
+        known_sha256=before.images["debian"].sha256,
     )
 
 
