@@ -7,24 +7,38 @@ answer types, documentation spellings.
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Protocol, TypeVar
 
+import trio
 from msgspec import Struct
 
 from imagestore.model import (
+    AdoptRequest,
+    AdoptResponse,
+    AliasRequest,
+    CollectRequest,
     GuestRequest,
     GuestResponse,
     ImageRequest,
     ImageResponse,
+    OperationRequest,
+    OperationResponse,
+    PublishRequest,
     ReceiveRequest,
     ReceiveResponse,
+    ReleaseRequest,
+    ReleaseResponse,
     SnapshotRequest,
     SnapshotResponse,
+    SourceRequest,
+    SourceResponse,
+    UploadRequest,
     VolumeRequest,
     VolumeResponse,
 )
 
-Request = type[ImageRequest] | type[VolumeRequest] | type[SnapshotRequest] | type[GuestRequest]
+Request = type[Struct]
+"""A request type of ``imagestore.model``; ``http/shapes.py`` says how each is read."""
 
 
 class Method(Struct, frozen=True, kw_only=True):
@@ -43,6 +57,14 @@ METHODS: tuple[Method, ...] = (
     Method(name="RequestImage", attribute="request_image", request=ImageRequest, mutates=True),
     Method(name="DeleteImage", attribute="delete_image", request=ImageRequest, mutates=True),
     Method(name="CloneImage", attribute="clone_image", request=ImageRequest, mutates=True),
+    Method(name="ListSources", attribute="list_sources", request=SourceRequest, mutates=False),
+    Method(name="RegisterSource", attribute="register_source", request=SourceRequest, mutates=True),
+    Method(name="RemoveSource", attribute="remove_source", request=SourceRequest, mutates=True),
+    Method(name="DescribeImages", attribute="describe_images", request=ImageRequest, mutates=False),
+    Method(name="SetImageAlias", attribute="set_image_alias", request=AliasRequest, mutates=True),
+    Method(name="RemoveImageAlias", attribute="remove_image_alias", request=AliasRequest, mutates=True),
+    Method(name="PublishImage", attribute="publish_image", request=PublishRequest, mutates=True),
+    Method(name="CollectImages", attribute="collect_images", request=CollectRequest, mutates=True),
     Method(name="ListVolumes", attribute="list_volumes", request=VolumeRequest, mutates=False),
     Method(name="CreateVolume", attribute="create_volume", request=VolumeRequest, mutates=True),
     Method(name="GetVolume", attribute="get_volume", request=VolumeRequest, mutates=False),
@@ -67,20 +89,58 @@ METHODS: tuple[Method, ...] = (
         mutates=True,
         also=("DeleteGuestDisks",),
     ),
+    Method(name="AdoptDataset", attribute="adopt_dataset", request=AdoptRequest, mutates=True),
+    Method(name="AdoptOriginal", attribute="adopt_original", request=AdoptRequest, mutates=True),
+    Method(name="ReleaseDataset", attribute="release_dataset", request=ReleaseRequest, mutates=True),
+    Method(name="GetOperation", attribute="get_operation", request=OperationRequest, mutates=False),
+    Method(name="ListOperations", attribute="list_operations", request=OperationRequest, mutates=False),
+    Method(name="WaitOperation", attribute="wait_operation", request=OperationRequest, mutates=False),
+    Method(name="CancelOperation", attribute="cancel_operation", request=OperationRequest, mutates=False),
 )
+
+METHODS_BY_NAME: dict[str, Method] = {
+    name: method for method in METHODS for name in (method.name, *method.also)
+}
 
 SERVICE_NAME = "ImageStore"
 
 
+class Receipt:
+    """Where a caller learns the id of its operation, "" while there is none, and when it is accepted."""
+
+    def __init__(self) -> None:
+        self.operation = ""
+        self.accepted = trio.Event()
+
+
+class Binding(Struct, frozen=True, kw_only=True):
+    """An idempotency key and the request that it stands for, as hashes; made by the store."""
+
+    key: str
+    request: str
+
+
 class Caller(Struct, frozen=True, kw_only=True):
     """Who asks.  ``principal`` goes into every event; ``timeout`` in seconds bounds
-    how long the request may wait to be begun (None: for ever), never the work itself."""
+    how long the request may wait to be begun (None: for ever), never the work itself.
+
+    ``key`` is the idempotency key of a change ("" is none), ``no_wait`` asks
+    for the operation, once it is accepted, instead of its answer: both are
+    honoured by :meth:`Service.call`.
+    """
 
     principal: str = "local"
     timeout: float | None = None
+    key: str = ""
+    no_wait: bool = False
+    receipt: Receipt | None = None
+    binding: Binding | None = None
 
 
 LOCAL = Caller()
+
+Received = TypeVar("Received", covariant=True)
+"""What an upload is answered with."""
 
 
 class Readiness(Struct, frozen=True, kw_only=True):
@@ -104,10 +164,12 @@ class Download(Struct, frozen=True, kw_only=True):
     etag: str
     chunks: AsyncIterator[bytes | memoryview]
     measure: Callable[[], Awaitable[int]] | None = None
+    size: int | None = None
+    """How many bytes the whole stream has, where that is known already."""
 
 
-class Upload(Protocol):
-    """A stream on its way into the store.  Leaving its context before :meth:`finish` gives it up."""
+class Upload(Protocol[Received]):
+    """A body on its way into the store.  Leaving its context before :meth:`finish` gives it up."""
 
     async def feed(self, data: bytes) -> None:
         """Take the next bytes of the body; returns when there is room for more.
@@ -116,7 +178,7 @@ class Upload(Protocol):
         nothing of it is left then.
         """
 
-    async def finish(self) -> ReceiveResponse:
+    async def finish(self) -> Received:
         """The body has ended: verify it and make it visible. Raises as :meth:`feed`."""
 
 
@@ -131,11 +193,29 @@ class Service(Protocol):
 
     def readiness(self) -> Readiness: ...
 
+    async def call(self, method: Method, request: Struct, caller: Caller) -> Struct:
+        """Call a method by its entry in the table, with what ``caller`` says of key and waiting.
+
+        An error of a change that was accepted names its ``operation``.
+
+        Raises, besides what the method does:
+            KeyReused: the key stands for another request.
+        """
+        ...
+
     async def list_images(self, request: ImageRequest, caller: Caller = LOCAL) -> ImageResponse: ...
     async def get_image(self, request: ImageRequest, caller: Caller = LOCAL) -> ImageResponse: ...
     async def request_image(self, request: ImageRequest, caller: Caller = LOCAL) -> ImageResponse: ...
     async def delete_image(self, request: ImageRequest, caller: Caller = LOCAL) -> ImageResponse: ...
     async def clone_image(self, request: ImageRequest, caller: Caller = LOCAL) -> VolumeResponse: ...
+    async def list_sources(self, request: SourceRequest, caller: Caller = LOCAL) -> SourceResponse: ...
+    async def register_source(self, request: SourceRequest, caller: Caller = LOCAL) -> SourceResponse: ...
+    async def remove_source(self, request: SourceRequest, caller: Caller = LOCAL) -> SourceResponse: ...
+    async def describe_images(self, request: ImageRequest, caller: Caller = LOCAL) -> ImageResponse: ...
+    async def set_image_alias(self, request: AliasRequest, caller: Caller = LOCAL) -> ImageResponse: ...
+    async def remove_image_alias(self, request: AliasRequest, caller: Caller = LOCAL) -> ImageResponse: ...
+    async def publish_image(self, request: PublishRequest, caller: Caller = LOCAL) -> ImageResponse: ...
+    async def collect_images(self, request: CollectRequest, caller: Caller = LOCAL) -> ImageResponse: ...
     async def list_volumes(self, request: VolumeRequest, caller: Caller = LOCAL) -> VolumeResponse: ...
     async def create_volume(self, request: VolumeRequest, caller: Caller = LOCAL) -> VolumeResponse: ...
     async def get_volume(self, request: VolumeRequest, caller: Caller = LOCAL) -> VolumeResponse: ...
@@ -150,6 +230,20 @@ class Service(Protocol):
     async def verify_disks(self, request: GuestRequest, caller: Caller = LOCAL) -> GuestResponse: ...
     async def create_guest_disks(self, request: GuestRequest, caller: Caller = LOCAL) -> GuestResponse: ...
     async def delete_guests_disks(self, request: GuestRequest, caller: Caller = LOCAL) -> GuestResponse: ...
+    async def adopt_dataset(self, request: AdoptRequest, caller: Caller = LOCAL) -> AdoptResponse: ...
+    async def adopt_original(self, request: AdoptRequest, caller: Caller = LOCAL) -> AdoptResponse: ...
+    async def release_dataset(self, request: ReleaseRequest, caller: Caller = LOCAL) -> ReleaseResponse: ...
+
+    async def get_operation(self, request: OperationRequest, caller: Caller = LOCAL) -> OperationResponse: ...
+    async def list_operations(
+        self, request: OperationRequest, caller: Caller = LOCAL
+    ) -> OperationResponse: ...
+    async def wait_operation(
+        self, request: OperationRequest, caller: Caller = LOCAL
+    ) -> OperationResponse: ...
+    async def cancel_operation(
+        self, request: OperationRequest, caller: Caller = LOCAL
+    ) -> OperationResponse: ...
 
     def download(
         self, request: SnapshotRequest, caller: Caller = LOCAL, *, offset: int = 0
@@ -165,10 +259,34 @@ class Service(Protocol):
         """
         ...
 
-    def receive(self, request: ReceiveRequest, caller: Caller = LOCAL) -> AbstractAsyncContextManager[Upload]:
+    async def download_bytes(
+        self, request: SnapshotRequest, caller: Caller = LOCAL, *, measure: bool = True
+    ) -> int | None:
+        """How many bytes the stream of one disk's snapshot has.
+
+        None when it is not known yet and ``measure`` is off: measuring takes as
+        long as sending.  Raises as :meth:`download`.
+        """
+        ...
+
+    def receive(
+        self, request: ReceiveRequest, caller: Caller = LOCAL
+    ) -> AbstractAsyncContextManager[Upload[ReceiveResponse]]:
         """Take in a send stream, plain or gzipped: into a new volume, or onto its base.
 
         Entering raises what is wrong whatever comes: InvalidArgument ("need an
         id"), NotValid, NotVolume, TemporarilyUnavailable.
+        """
+        ...
+
+    def upload_image(
+        self, request: UploadRequest, caller: Caller = LOCAL, *, content_length: int | None = None
+    ) -> AbstractAsyncContextManager[Upload[ImageResponse]]:
+        """Take in the content of an image, of any form that a fetch takes.
+
+        ``content_length`` is how long it is, in bytes, if that was announced.
+        Entering raises InvalidArgument, NotValid, TemporarilyUnavailable;
+        feeding raises what a fetch does, and AlreadyExists or Blocked if the
+        image is here or on its way.
         """
         ...

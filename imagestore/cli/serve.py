@@ -5,6 +5,7 @@ and its signals are ``imagestore.store``.
 """
 
 import os
+import resource
 import shlex
 
 import click
@@ -32,8 +33,15 @@ def serve(config: Config) -> None:
     """
     import trio
 
+    _allow_many_files()
     logs.configure(config.log_level, no_colour=bool(os.environ.get("NO_COLOR")))
     trio.run(_serve, config)
+
+
+def _allow_many_files() -> None:
+    """As many descriptors as the system grants: connections, data files and journal share them."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def _serve(config: Config) -> None:

@@ -13,6 +13,7 @@ from msgspec import Struct, structs
 Header = tuple[bytes, bytes]
 
 TEXT_TYPE: Header = (b"content-type", b"text/plain; charset=utf-8")
+JSON_TYPE: Header = (b"content-type", b"application/json; charset=utf-8")
 NOSNIFF: Header = (b"x-content-type-options", b"nosniff")
 
 _LEVEL = 5

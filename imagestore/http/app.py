@@ -14,9 +14,10 @@ from quart import Response
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
-from imagestore.http import downloads, rpc, uploads
+from imagestore.http import downloads, images, rpc, uploads
 from imagestore.http.answer import Answer, text_answer
-from imagestore.http.exchange import Exchange
+from imagestore.http.exchange import Exchange, connection_of
+from imagestore.http.incidents import one_line, report_incident
 from imagestore.http.settings import HttpSettings
 from imagestore.http.shims import (
     BodyTooLarge,
@@ -39,7 +40,8 @@ class Application:
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         if scope["type"] == "http":
-            await self._serve(scope, receive, shield_final_send(send))
+            with connection_of(scope).serving():
+                await self._serve(scope, receive, shield_final_send(send))
         elif scope["type"] == "lifespan":
             await self._quart(scope, receive, send)
         else:
@@ -47,8 +49,8 @@ class Application:
 
     async def _serve(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         exchange = Exchange(scope, send)
-        if exchange.path == uploads.PATH:
-            await uploads.serve_receive(self._service, exchange, receive, self._settings)
+        if exchange.path in uploads.PATHS:
+            await uploads.serve_upload(self._service, exchange, receive, self._settings)
             return
         try:
             body = await read_body(
@@ -70,6 +72,8 @@ class Application:
             await self._serve_rpc(exchange, body)
         elif exchange.path == downloads.PATH:
             await downloads.serve_download(self._service, exchange, body)
+        elif (path := images.read_path(exchange.path)) is not None:
+            await images.serve_images(self._service, exchange, path)
         else:
             await self._quart(scope, replay(body, receive), send)
 
@@ -120,7 +124,7 @@ def quart_application(service: Service) -> QuartTrio:
 
     @quart.errorhandler(Exception)
     async def failed(error: Exception) -> Response:
-        incident = rpc.report_incident("a request failed unexpectedly")
+        incident = report_incident("a request failed unexpectedly")
         return problem(500, "internal error", f"incident {incident}")
 
     return quart
@@ -129,6 +133,6 @@ def quart_application(service: Service) -> QuartTrio:
 def problem(status: int, title: str, detail: str) -> Response:
     """An error of a new endpoint (RFC 9457); ``detail`` is one line."""
     body = msgspec.json.encode(
-        {"type": "about:blank", "title": title, "status": status, "detail": rpc.one_line(detail)}
+        {"type": "about:blank", "title": title, "status": status, "detail": one_line(detail)}
     )
     return Response(body, status, content_type="application/problem+json")

@@ -24,6 +24,13 @@ def principal_of(scope: HTTPScope) -> str:
     return client[0] if client else "local"
 
 
+def connection_of(scope: HTTPScope) -> BoundedStream:
+    """The connection that a request came on."""
+    connection = scope["state"][CONNECTION]
+    assert isinstance(connection, BoundedStream)
+    return connection
+
+
 class Exchange:
     """One request, without its body."""
 
@@ -39,9 +46,7 @@ class Exchange:
             self.headers.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
         self.caller = Caller(principal=principal_of(scope))
         self.send = send
-        connection = scope["state"][CONNECTION]
-        assert isinstance(connection, BoundedStream)
-        self.connection = connection
+        self.connection = connection_of(scope)
 
     @property
     def declared_bytes(self) -> int | None:

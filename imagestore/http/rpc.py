@@ -4,14 +4,13 @@ Owns the transport table of the contract: the order of its checks, its exact
 texts, and the frame of every answer (``result``, ``error``, ``id``).  Promises
 that whatever arrives is answered: a refusal of the transport with its status,
 anything the store says with 200, a defect of ours as ``internal error`` with
-an incident id in the log.
+an incident id in the log.  Past verb and content type, what says that it is
+JSON-RPC 2.0 goes to :mod:`imagestore.http.rpc2`.
 
 Knows nothing of sockets, ASGI, Quart or Hypercorn, so that any front can call
 it; nor of the store beyond :mod:`imagestore.service`.
 """
 
-import logging
-import secrets
 from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
@@ -19,21 +18,17 @@ import trio
 from msgspec import Raw, Struct
 
 from imagestore.errors import ImageStoreError
-from imagestore.http.answer import NOSNIFF, TEXT_TYPE, Answer, choose_coding, coded, text_answer
+from imagestore.http import rpc2
+from imagestore.http.answer import JSON_TYPE, NOSNIFF, TEXT_TYPE, Answer, choose_coding, coded, text_answer
+from imagestore.http.incidents import one_line, report_incident
 from imagestore.http.json_text import MalformedJson, document_of, elements, kind_of, members, value
 from imagestore.http.shapes import WrongType, describe, read_request
-from imagestore.service import METHODS, SERVICE_NAME, Caller, Method, Service
-
-logger = logging.getLogger(__name__)
+from imagestore.service import METHODS_BY_NAME, SERVICE_NAME, Caller, Method, Service
 
 PATH = "/_mistify_RPC_"
 
-JSON_TYPE = (b"content-type", b"application/json; charset=utf-8")
-
 THREAD_BYTES = 256 << 10
 """Bodies larger than this are compressed in a thread, so that nobody waits for them."""
-
-_BY_NAME: dict[str, Method] = {name: method for method in METHODS for name in (method.name, *method.also)}
 
 _encode = msgspec.json.Encoder().encode
 
@@ -71,8 +66,10 @@ async def answer(
         check_content_type(headers.get("content-type", ""))
         if body is None:
             raise Refusal(413, "request body too large")
-        call = read_call(body)
-        plain = await perform(service, caller, call)
+        if rpc2.is_meant(body):
+            plain = await rpc2.answer(service, caller, body)
+        else:
+            plain = await perform(service, caller, read_call(body))
     except Refusal as refusal:
         plain = text_answer(refusal.status, str(refusal))
     coding = choose_coding(headers.get("accept-encoding", ""))
@@ -141,7 +138,7 @@ def _read_method(sent: Raw | None) -> Method:
             f"json: cannot unmarshal {describe(name)} into Go struct field serverRequest.method"
             " of type string"
         )
-    method = _BY_NAME.get(name)
+    method = METHODS_BY_NAME.get(name)
     if method is not None:
         return method
     service, *rest = name.split(".")
@@ -149,7 +146,7 @@ def _read_method(sent: Raw | None) -> Method:
         raise Refusal(400, f"rpc: service/method request ill-formed: {_quoted(name)}")
     if service != SERVICE_NAME:
         raise Refusal(400, f"rpc: can't find service {_quoted(name)}")
-    method = _BY_NAME.get(rest[0])
+    method = METHODS_BY_NAME.get(rest[0])
     if method is None:
         raise Refusal(400, f"rpc: can't find method {_quoted(name)}")
     return method
@@ -190,17 +187,6 @@ async def perform(service: Service, caller: Caller, call: Call) -> Answer:
         return Answer(status=200, headers=(NOSNIFF,))
     body = b'{"result":%b,"error":%b,"id":%b}\n' % (result, error_text, bytes(call.id))
     return Answer(status=200, headers=(JSON_TYPE, NOSNIFF), body=body)
-
-
-def report_incident(what: str) -> str:
-    """Log the exception being handled under a fresh incident id, and return the id."""
-    incident = secrets.token_hex(4)
-    logger.exception("incident %s: %s", incident, what)
-    return incident
-
-
-def one_line(text: str) -> str:
-    return " ".join(text.splitlines()) if "\n" in text or "\r" in text else text
 
 
 def _quoted(text: str) -> str:

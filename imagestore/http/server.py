@@ -27,7 +27,7 @@ from hypercorn.typing import ConnectionState
 from imagestore.errors import ConfigError
 from imagestore.http.app import Application
 from imagestore.http.exchange import CONNECTION
-from imagestore.http.rpc import report_incident
+from imagestore.http.incidents import report_incident
 from imagestore.http.settings import HttpSettings
 from imagestore.http.shims import BoundedStream
 from imagestore.service import Service
@@ -140,7 +140,7 @@ class _Server:
         self._config = hypercorn_config(settings)
         self._application = ASGIWrapper(Application(service, settings))
         self._context = WorkerContext(None)
-        self._connections = 0
+        self._connections: dict[BoundedStream, None] = {}
 
     async def run(
         self,
@@ -177,17 +177,27 @@ class _Server:
 
     async def _serve_connection(self, stream: trio.SocketStream) -> None:
         connection = BoundedStream(stream, stall_seconds=self._settings.stall_seconds)
-        if self._connections >= self._settings.max_connections:
+        if len(self._connections) >= self._settings.max_connections and not self._let_one_go():
             await _turn_away(connection)
             return
-        self._connections += 1
+        self._connections[connection] = None
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_abort_when_cancelled, connection)
                 await self._run_protocol(connection)
                 nursery.cancel_scope.cancel()
         finally:
-            self._connections -= 1
+            self._connections.pop(connection, None)
+
+    def _let_one_go(self) -> bool:
+        """Close the connection that has been idle for longest. False: all are being served."""
+        idle = [(each.idle_since, each) for each in self._connections if each.idle_since is not None]
+        if not idle:
+            return False
+        _, longest = min(idle, key=lambda pair: pair[0])
+        del self._connections[longest]
+        longest.abort()
+        return True
 
     async def _run_protocol(self, connection: BoundedStream) -> None:
         """Hypercorn's part; a defect there costs this connection and no other."""

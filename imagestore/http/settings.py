@@ -25,7 +25,7 @@ class HttpSettings(Struct, frozen=True, kw_only=True):
     """How long requests under way may go on once the server stops."""
 
     max_connections: int = 1024
-    """Connections served at once; further ones are refused with 503."""
+    """Connections at once. For a further one the longest idle is closed; if none is idle, it gets a 503."""
 
     max_header_bytes: int = 32 << 10
     """Largest request line and headers together."""

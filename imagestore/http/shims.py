@@ -71,9 +71,24 @@ class BoundedStream(trio.abc.HalfCloseableStream):
         self._stall_seconds = stall_seconds
         self._at_end = trio.Event()
         self._ended_by_it: set[trio.CancelScope] = set()
+        self.idle_since: float | None = trio.current_time()
+        """Since when no request is under way on it; None while one is."""
+        self._requests = 0
         self._hold_next = False
         self._held = b""
         self._comes_fast = False
+
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        """A request is under way on it."""
+        self._requests += 1
+        self.idle_since = None
+        try:
+            yield
+        finally:
+            self._requests -= 1
+            if not self._requests:
+                self.idle_since = trio.current_time()
 
     @contextmanager
     def cancelled_by_hangup(self) -> Iterator[None]:

@@ -1,4 +1,5 @@
-"""``POST /volumes/receive?id=NAME``: a send stream into the store.
+"""Uploads: a send stream into the store (``POST /volumes/receive?id=NAME``), or an image
+(``POST /images/upload?id=ID``).
 
 Owns the reading of the body: piece by piece, the next one only when the store
 has taken the one before, so that an upload of any length needs no memory;
@@ -9,22 +10,26 @@ type of ``imagestore.errors`` as ``error``.
 It speaks ASGI itself: Quart takes in bodies without back-pressure.
 """
 
+from contextlib import AbstractAsyncContextManager
 from urllib.parse import parse_qs
 
 import msgspec
 import trio
 from hypercorn.typing import ASGIReceiveCallable
+from msgspec import Struct
 
 from imagestore.errors import ImageStoreError, InvalidArgument
-from imagestore.http.answer import NOSNIFF, Answer
+from imagestore.http.answer import JSON_TYPE, NOSNIFF, Answer
 from imagestore.http.exchange import Exchange
-from imagestore.http.rpc import JSON_TYPE, one_line, report_incident
+from imagestore.http.incidents import one_line, report_incident
 from imagestore.http.settings import HttpSettings
 from imagestore.http.shims import BodyTooSlow, ClientGone
-from imagestore.model import ReceiveRequest
+from imagestore.model import ReceiveRequest, UploadRequest
 from imagestore.service import Service, Upload
 
 PATH = "/volumes/receive"
+IMAGE_PATH = "/images/upload"
+PATHS = (PATH, IMAGE_PATH)
 
 PROBLEM_TYPE = (b"content-type", b"application/problem+json")
 
@@ -46,6 +51,16 @@ def read_receive_request(query: str) -> ReceiveRequest:
     return ReceiveRequest(id=named["id"][0], force=_FLAGS[force])
 
 
+def read_upload_request(query: str) -> UploadRequest:
+    """The request of an image's upload. Raises InvalidArgument: no id."""
+    named = parse_qs(query, keep_blank_values=True)
+    if not named.get("id", [""])[0]:
+        raise InvalidArgument("need an id", detail="say ?id=ID, the image that the body is to be")
+    return UploadRequest(
+        id=named["id"][0], type=named.get("type", [""])[0], sha256=named.get("sha256", [""])[0]
+    )
+
+
 def problem(status: int, title: str, *, detail: str = "", error: str = "") -> Answer:
     """A refusal; ``title`` and ``detail`` become one line each."""
     members = {"type": "about:blank", "title": one_line(title), "status": status}
@@ -56,10 +71,10 @@ def problem(status: int, title: str, *, detail: str = "", error: str = "") -> An
     return Answer(status=status, headers=(PROBLEM_TYPE, NOSNIFF), body=msgspec.json.encode(members))
 
 
-async def serve_receive(
+async def serve_upload(
     service: Service, exchange: Exchange, receive: ASGIReceiveCallable, settings: HttpSettings
 ) -> None:
-    """Take in the stream that comes, and answer with what it has become."""
+    """Take in the body that comes, and answer with what it has become."""
     body = PacedBody(receive, settings)
     try:
         answer = await _answer(service, exchange, body, settings)
@@ -76,9 +91,9 @@ async def _answer(service: Service, exchange: Exchange, body: "PacedBody", setti
     if exchange.method not in ("POST", "PUT"):
         return problem(405, "POST method required")
     try:
-        request = read_receive_request(exchange.query)
-        async with service.receive(request, exchange.caller) as upload:
-            await _hand_over(body, upload)
+        async with _opened(service, exchange) as upload:
+            while (piece := await body.next_piece()) is not None:
+                await upload.feed(piece)
             response = await upload.finish()
     except BodyTooSlow:
         least, seconds = settings.least_upload_bytes, settings.stall_seconds
@@ -93,9 +108,12 @@ async def _answer(service: Service, exchange: Exchange, body: "PacedBody", setti
     return Answer(status=200, headers=(JSON_TYPE, NOSNIFF), body=msgspec.json.encode(response))
 
 
-async def _hand_over(body: "PacedBody", upload: Upload) -> None:
-    while (piece := await body.next_piece()) is not None:
-        await upload.feed(piece)
+def _opened(service: Service, exchange: Exchange) -> AbstractAsyncContextManager[Upload[Struct]]:
+    """Where the body goes. Raises InvalidArgument."""
+    if exchange.path == IMAGE_PATH:
+        request = read_upload_request(exchange.query)
+        return service.upload_image(request, exchange.caller, content_length=exchange.declared_bytes)
+    return service.receive(read_receive_request(exchange.query), exchange.caller)
 
 
 class PacedBody:

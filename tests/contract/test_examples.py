@@ -31,6 +31,7 @@ async def test_an_empty_list_is_all_that_differs(name: str, address: Address) ->
         ("method.bare", b'{"result":{"images":[]},"error":null,"id":7}\n'),
         ("method.doc-spelling-ListSnapshot", b'{"result":{"snapshots":[]},"error":null,"id":7}\n'),
         ("id.string-html", b'{"result":{"images":[]},"error":null,"id":"a<b>&c"}\n'),
+        ("body.jsonrpc-2", b'{"jsonrpc":"2.0","result":{"images":[]},"id":1}\n'),
         ("coding.pprof-gzip", b"404 page not found\n"),
     ],
 )

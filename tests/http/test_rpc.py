@@ -132,11 +132,6 @@ async def test_get_with_a_body_is_accepted(store: MemoryStore) -> None:
     assert answer.body == b'{"result":{"images":[]},"error":null,"id":1}\n'
 
 
-async def test_a_2_0_request_is_answered_as_the_original_did(store: MemoryStore) -> None:
-    answer = await ask(store, '{"jsonrpc":"2.0","method":"ListImages","params":[],"id":1}')
-    assert answer.body == b'{"result":{"images":[]},"error":null,"id":1}\n'
-
-
 # --- ids
 
 

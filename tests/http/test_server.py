@@ -177,13 +177,26 @@ async def test_what_is_not_http_is_refused(address: Address) -> None:
         assert (await wire.rest()).startswith(b"HTTP/1.1 400")
 
 
-async def test_connections_over_the_limit_are_turned_away(start: Start, store: MemoryStore) -> None:
+async def test_over_the_limit_the_longest_idle_connection_is_closed(start: Start, store: MemoryStore) -> None:
+    server = await start(store, HttpSettings(max_connections=2))
+    async with await Wire.open(server.address) as first, await Wire.open(server.address) as second:
+        assert (await second.ask("GET", "/healthz")).status == 200
+        assert (await first.ask("GET", "/healthz")).status == 200
+        async with await Wire.open(server.address) as third:
+            assert (await third.ask("GET", "/healthz")).status == 200
+            assert await second.rest() == b""
+            assert (await first.ask("GET", "/healthz")).status == 200
+
+
+async def test_over_the_limit_with_none_idle_a_connection_is_turned_away(start: Start) -> None:
+    store = GatedStore()
     server = await start(store, HttpSettings(max_connections=1))
     async with await Wire.open(server.address) as first:
-        assert (await first.ask("GET", "/healthz")).status == 200
+        await first.send(request_bytes("POST", RPC_PATH, JSON, GET_IMAGE))
+        await store.entered.wait()
         async with await Wire.open(server.address) as second:
             assert (await second.reply("GET")).status == 503
-        assert (await first.ask("GET", "/healthz")).status == 200
+    await store.left.wait()
 
 
 async def test_a_caller_that_hangs_up_is_no_longer_waited_for(start: Start) -> None:
