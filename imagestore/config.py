@@ -38,10 +38,13 @@ ORIGINAL_KEYS = {
 """The keys of the original's configuration file, and ours."""
 
 LogLevel = Literal["debug", "info", "warning", "error"]
+VolumeMode = Literal["dev", "full", "geom", "none", "default"]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 RequestBytes = Annotated[int, Meta(ge=1024, le=1 << 30)]
+ImageBytes = Annotated[int, Meta(ge=512, le=1 << 60)]
+SpoolBytes = Annotated[int, Meta(ge=0, le=1 << 60)]
 SegmentBytes = Annotated[int, Meta(ge=1 << 16, le=1 << 32)]
 
 
@@ -89,6 +92,28 @@ class Config(Struct, frozen=True, kw_only=True):
     fetch_wait_seconds: Seconds = 5.0
     """Waiting between the tries of one fetch, in all, in seconds. Default 5."""
 
+    fetch_stall_seconds: Seconds = 60.0
+    """A fetch that gets no byte for so many seconds, or less than 1 KiB, is broken off and tried again.
+    Default 60."""
+
+    max_image_bytes: ImageBytes = 1 << 40
+    """Longest image, in bytes: as it is sent, and as it unpacks. Default 1 TiB."""
+
+    allow_private_sources: str = "none"
+    """Which private networks images may be pulled from by address: none, all, or networks with commas
+    between them (10.1.0.0/16, fd00:12::/32). The image service may be anywhere. Default none."""
+
+    sums_keyring: str = ""
+    """File of OpenPGP public keys; with it a list of sums counts only if one of them signed it. Default: none."""
+
+    spool: str = ""
+    """Directory that keeps what came of images, for fetches that are broken off. Default: in a directory
+    pool its own, so that a raw image's file becomes the volume's; else the journal's path and ``.spool``."""
+
+    spool_bytes: SpoolBytes = 32 << 30
+    """How much of that is kept, in bytes; a fetch over it begins anew after a crash. 0 keeps nothing, and
+    takes no qcow2, vmdk, vdi or vhd. Default 32 GiB."""
+
     download_stall_seconds: Seconds = 30.0
     """A transfer, in or out, that moves no byte for so many seconds is broken off. Default 30."""
 
@@ -104,6 +129,10 @@ class Config(Struct, frozen=True, kw_only=True):
     checkpoint_events: Count = 20_000
     """A checkpoint is written after so many events. Default 20000."""
 
+    cache: str = ""
+    """Directory of the journal's index, which can be deleted at any time. Default: beside the journal, as
+    JOURNAL.cache."""
+
     allow_unsafe_filesystem: bool = False
     """Whether the journal may lie where fsync does nothing (ZFS with sync=disabled). Default false."""
 
@@ -115,6 +144,10 @@ class Config(Struct, frozen=True, kw_only=True):
 
     guest_idle_seconds: Seconds = 60.0
     """A guest's actor ends after so many seconds without work. Default 60."""
+
+    zfs_volmode: VolumeMode = "dev"
+    """How the host shows new volumes of a ZFS pool (the property volmode): dev, full, geom, none or default.
+    Default dev: a guest's partitions are not the host's business."""
 
     recovery_wait_seconds: Seconds = 30.0
     """At start, wait so many seconds for commands of an earlier life to end. Default 30."""

@@ -26,6 +26,8 @@ class ImageStoreError(Exception):
     def __init__(self, text: str | None = None, *, detail: str = "") -> None:
         super().__init__(text if text is not None else self.text)
         self.detail = detail
+        self.operation = ""
+        """The id of the accepted operation that it is the outcome of."""
 
 
 # --- what a caller asked for is wrong -------------------------------------

@@ -106,11 +106,15 @@ SERVICE_NAME = "ImageStore"
 
 
 class Receipt:
-    """Where a caller learns the id of its operation, "" while there is none, and when it is accepted."""
+    """Where a caller learns the id of its operation, "" while there is none, and when it is accepted.
+
+    ``early`` tells that the answer is the operation, because it was not to be waited for.
+    """
 
     def __init__(self) -> None:
         self.operation = ""
         self.accepted = trio.Event()
+        self.early = False
 
 
 class Binding(Struct, frozen=True, kw_only=True):

@@ -33,11 +33,20 @@ import trio
 from msgspec import Struct
 
 from imagestore import attachment
+from imagestore.actors.archive import Archive
+from imagestore.actors.conversion import convert
+from imagestore.actors.fetch import Fetching
 from imagestore.actors.fetcher import Fetcher
+from imagestore.actors.guard import parse_allowed
 from imagestore.actors.guest import Guests
+from imagestore.actors.keys import Keys
+from imagestore.actors.listedsums import SumsReader
 from imagestore.actors.operation import Operations, Trace
+from imagestore.actors.original import tell_of_original
 from imagestore.actors.receptions import Receptions
 from imagestore.actors.recovery import recover
+from imagestore.actors.retirement import Retirement
+from imagestore.actors.spool import Spools
 from imagestore.actors.transfer import TransferSettings
 from imagestore.actors.volumes import Volumes
 from imagestore.actors.zpool import ZpoolActor
@@ -46,6 +55,7 @@ from imagestore.errors import ConfigError, PoolError, PoolMismatch
 from imagestore.events import reader
 from imagestore.events.catalogue import PoolAttached
 from imagestore.events.files import SYSTEM_FILES, Files
+from imagestore.events.index import open_index
 from imagestore.events.journal import Journal, JournalSettings, open_journal
 from imagestore.http.server import serve_http
 from imagestore.http.settings import HttpSettings
@@ -104,6 +114,11 @@ class Store(Methods):
         self._ended = trio.Event()
         self._begun = False
         self._http_stop = trio.Event()
+        self._sums = SumsReader(
+            check_address=parse_allowed(config.allow_private_sources).check,
+            keyring=config.sums_keyring,
+            stall_seconds=config.fetch_stall_seconds,
+        )
 
     # -- readiness --------------------------------------------------------------------
 
@@ -191,13 +206,16 @@ class Store(Methods):
         config = self.config
         zpool = ZpoolActor(driver, concurrency=config.driver_concurrency)
         new_id = self._surroundings.new_id or uuid7_maker(self._surroundings.now_ns)
-        operations = Operations(journal, zpool, new_id=new_id, trace=self._trace)
+        now_ns, threads = self._surroundings.now_ns, self._surroundings.threads
+        operations = Operations(journal, zpool, new_id=new_id, now_ns=now_ns, trace=self._trace)
+        cache = (config.cache or f"{config.journal}.cache") if threads else ""
+        index = open_index(config.journal, cache, files=self._surroundings.files)
+        archive = Archive(journal, index, threads=threads)
+        keys = Keys(operations.history, archive, now_ns=now_ns, check_writable=operations.check_writable)
+        spools = None if self._surroundings.open_pool is not None else _spools(config, driver)
         fetcher = Fetcher(
             operations,
-            service=config.image_service,
-            settings=TransferSettings(
-                fruitless_tries=config.fetch_tries, wait_seconds=config.fetch_wait_seconds
-            ),
+            _fetching(config, spools),
             workers=config.num_fetchers,
             max_pending=config.max_pending,
             mailbox=config.mailbox_size,
@@ -205,22 +223,40 @@ class Store(Methods):
         guests = Guests(operations, mailbox=config.mailbox_size, idle_seconds=config.guest_idle_seconds)
         volumes = Volumes(operations, mailbox=config.mailbox_size)
         receptions = Receptions(operations)
+        retirement = Retirement(operations, fetcher)
         async with trio.open_nursery() as below:
             await below.start(zpool.run)
+            await below.start(archive.run)
             await recover(operations, fetcher)
+            if spools is not None:
+                await trio.to_thread.run_sync(spools.prepare, frozenset(journal.state.operations))
+            tell_of_original(operations.state, zpool.view)
             give_back_memory()
             async with trio.open_nursery() as owners:
                 await owners.start(guests.run)
                 await owners.start(volumes.run)
                 await owners.start(fetcher.run)
                 await owners.start(receptions.run)
-                self._actors = Actors(operations, fetcher, guests, volumes, receptions)
+                await owners.start(retirement.run)
+                await owners.start(keys.run)
+                self._actors = Actors(
+                    operations,
+                    fetcher,
+                    guests,
+                    volumes,
+                    receptions,
+                    archive,
+                    keys,
+                    now_ns=self._surroundings.now_ns,
+                )
                 task_status.started()
                 await self._stop.wait()
                 owners.cancel_scope.deadline = trio.current_time() + config.shutdown_seconds / 2
-                for actor in (receptions, fetcher, volumes, guests):
+                for actor in (retirement, receptions, fetcher, volumes, guests, keys):
                     actor.close()
+                operations.history.close()
             zpool.close()
+            archive.close()
             below.cancel_scope.deadline = trio.current_time() + config.shutdown_seconds / 2
 
     async def run_http(
@@ -263,6 +299,27 @@ class Store(Methods):
             await self._ended.wait()
 
 
+def _spools(config: Config, driver: PoolDriver) -> Spools:
+    """Where bodies of fetches are kept: in a directory pool itself, else beside the journal."""
+    own = driver.intake.directory if driver.intake is not None else f"{config.journal}.spool"
+    return Spools(config.spool or own, quota_bytes=config.spool_bytes)
+
+
+def _fetching(config: Config, spools: Spools | None) -> Fetching:
+    return Fetching(
+        service=config.image_service,
+        settings=TransferSettings(
+            fruitless_tries=config.fetch_tries,
+            wait_seconds=config.fetch_wait_seconds,
+            stall_seconds=config.fetch_stall_seconds,
+            max_image_bytes=config.max_image_bytes,
+            check_address=parse_allowed(config.allow_private_sources).check,
+            convert=convert,
+        ),
+        spools=spools,
+    )
+
+
 def create(config: Config) -> Store:
     """A store that does not run yet. Touches nothing."""
     return Store(config)
@@ -280,7 +337,9 @@ async def open_pool(config: Config, *, create: bool = True) -> AsyncIterator[Poo
     if kind == "zfs":
         from imagestore.pools.zfs.driver import open_zfs_pool
 
-        pool = await open_zfs_pool(place, lock_deadline=config.recovery_wait_seconds)
+        pool = await open_zfs_pool(
+            place, lock_deadline=config.recovery_wait_seconds, volmode=config.zfs_volmode
+        )
     else:
         pool = await _open_directory(config, place, create=create)
     try:

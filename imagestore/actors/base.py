@@ -60,6 +60,10 @@ class Reply(Generic[Answer]):
             raise
         return self.result()
 
+    async def settled(self) -> None:
+        """Return once it was answered, whatever with."""
+        await self._done.wait()
+
     def result(self) -> Answer:
         """The answer that was put, without waiting; raises its error."""
         assert self._done.is_set(), "not answered yet"

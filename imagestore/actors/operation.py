@@ -15,15 +15,19 @@ Owns the order of these steps and what an error means at each of them:
 """
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
+
+from msgspec import structs
 
 from imagestore.actors import zpool as pool_commands
 from imagestore.actors.base import check_deadline
 from imagestore.actors.commands import Command
 from imagestore.actors.decisions import claim_of, decide
-from imagestore.actors.effects import driver_command, facts, named
+from imagestore.actors.effects import driver_command, facts, named, shown
+from imagestore.actors.history import History
 from imagestore.actors.plans import Plan, Settled
 from imagestore.actors.zpool import ZpoolActor
 from imagestore.errors import (
@@ -62,6 +66,8 @@ class Writable(Protocol):
 
     async def append(self, entries: Sequence[Entry]) -> Sequence[Envelope]: ...
 
+    def watch(self, observer: Callable[[Sequence[Envelope]], None]) -> None: ...
+
 
 @contextmanager
 def _failing_alone() -> Iterator[None]:
@@ -87,6 +93,7 @@ class Operations:
         zpool: ZpoolActor,
         *,
         new_id: Callable[[], str],
+        now_ns: Callable[[], int] = time.time_ns,
         trace: Trace = lambda step: None,
     ) -> None:
         self._journal = journal
@@ -97,6 +104,11 @@ class Operations:
         self._unknown: set[str] = set()
         """Operations whose outcome the journal refused. Few: nothing begins any more then."""
         zpool.check_writable = self.check_writable
+        self.now_ns = now_ns
+        self.began_ns = now_ns()
+        self.history = History(new_id=new_id, now_ns=now_ns)
+        self.history.remember(journal.state.operations.values())
+        journal.watch(self.history.observe)
 
     @property
     def state(self) -> State:
@@ -111,16 +123,20 @@ class Operations:
 
     # -- commands -----------------------------------------------------------------
 
-    async def perform(self, command: Command, *, principal: str, deadline: float) -> tuple[Dataset, ...]:
+    async def perform(
+        self, command: Command, *, principal: str, deadline: float, operation: str = ""
+    ) -> tuple[Dataset, ...]:
         """Judge ``command`` and carry it out. Returns the rows that answer it.
+
+        ``operation`` is its id if it has one already.
 
         Raises what ``decide`` and the pool refuse with, NoSpace, ReadOnly,
         DeadlineExceeded (not begun), OutcomeUnknown.
         """
         self.check_writable()
         check_deadline(deadline)
+        operation = operation or self.new_id()
         for _ in range(JUDGEMENTS):
-            operation = self.new_id()
             with _failing_alone():
                 claim = claim_of(command, self.state, self.zpool.view)
             async with self.zpool.claimed(operation, claim, deadline=deadline):
@@ -130,7 +146,7 @@ class Operations:
                     judged = decide(command, self.state, self.zpool.view)
                     if isinstance(judged, Settled):
                         return judged.rows
-                    await self._check_users(judged)
+                    await self.check_users(judged)
                 return await self.carry_out(operation, judged, principal=principal)
         raise TemporarilyUnavailable(detail="the datasets that it touches keep changing")
 
@@ -142,7 +158,7 @@ class Operations:
             if plan.reserve_bytes:
                 await self.zpool.reserve(operation, plan.reserve_bytes)
         self.trace("before-intent")
-        await self.begin(operation, plan, principal=principal)
+        await self.begin(operation, plan, principal=principal, cause=plan.cause)
         self.trace("after-intent")
         try:
             command = driver_command(operation, plan.intent, force=plan.force)
@@ -157,13 +173,15 @@ class Operations:
         self.trace("after-outcome")
         return (*plan.gone, *named(self.zpool.view, plan.answer))
 
-    async def _check_users(self, plan: Plan) -> None:
+    async def check_users(self, plan: Plan) -> None:
         """Refuse what would pull a disk away from a process, before anything is journaled."""
         if plan.force:
             return
         command = driver_command("", plan.intent, force=False)
         if isinstance(command, pool_commands.Destroy):
             volumes = [target.name for target in command.targets]
+        elif isinstance(command, pool_commands.Adopt):
+            volumes = [change.target.name for change in command.changes]
         elif isinstance(command, pool_commands.RollBack):
             volumes = [target.name.partition("@")[0] for target in command.snapshots]
         else:
@@ -183,6 +201,7 @@ class Operations:
     ) -> None:
         """Make the intent durable. Nothing happened if this raises."""
         self.check_writable()
+        entry = self.history.accepting(operation)
         started = OperationStarted(
             method=plan.method,
             subject=plan.subject,
@@ -190,11 +209,25 @@ class Operations:
             reserved_bytes=plan.reserve_bytes,
             force=plan.force,
         )
+        if entry is not None and entry.key:
+            started = structs.replace(
+                started,
+                key=entry.key,
+                request=entry.request,
+                answer=plan.answer,
+                gone=tuple(map(shown, plan.gone)),
+                shown=entry.shown,
+            )
         await self._journal.append([self.entry(e, operation, principal, cause) for e in (started, *with_it)])
 
     async def finish(self, operation: str, happened: Sequence[Event], *, principal: str) -> None:
         """Make facts and success durable, in one batch."""
-        await self.conclude(operation, (*happened, OperationFinished(outcome="succeeded")), principal)
+        record = self.state.operations.get(operation)
+        wanted = record.answer if record is not None else ()
+        answer = tuple(map(shown, named(self.zpool.view, wanted)))
+        await self.conclude(
+            operation, (*happened, OperationFinished(outcome="succeeded", answer=answer)), principal
+        )
 
     async def fail(
         self, operation: str, error: ImageStoreError, *, principal: str, happened: Sequence[Event] = ()

@@ -11,7 +11,7 @@ Knows nothing of sockets, ASGI, Quart or Hypercorn, so that any front can call
 it; nor of the store beyond :mod:`imagestore.service`.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 
 import msgspec
 import trio
@@ -23,12 +23,15 @@ from imagestore.http.answer import JSON_TYPE, NOSNIFF, TEXT_TYPE, Answer, choose
 from imagestore.http.incidents import one_line, report_incident
 from imagestore.http.json_text import MalformedJson, document_of, elements, kind_of, members, value
 from imagestore.http.shapes import WrongType, describe, read_request
-from imagestore.service import METHODS_BY_NAME, SERVICE_NAME, Caller, Method, Service
+from imagestore.service import METHODS_BY_NAME, SERVICE_NAME, Caller, Method, Receipt, Service
 
 PATH = "/_mistify_RPC_"
 
 THREAD_BYTES = 256 << 10
 """Bodies larger than this are compressed in a thread, so that nobody waits for them."""
+
+MAX_KEY_CHARACTERS = 255
+"""Of an idempotency key."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -66,12 +69,15 @@ async def answer(
         check_content_type(headers.get("content-type", ""))
         if body is None:
             raise Refusal(413, "request body too large")
+        caller = asking(caller, headers)
         if rpc2.is_meant(body):
             plain = await rpc2.answer(service, caller, body)
         else:
             plain = await perform(service, caller, read_call(body))
     except Refusal as refusal:
         plain = text_answer(refusal.status, str(refusal))
+    if caller.receipt is not None and caller.receipt.operation:
+        plain = with_receipt(plain, caller.receipt)
     coding = choose_coding(headers.get("accept-encoding", ""))
     if not coding:
         return plain
@@ -97,6 +103,29 @@ def check_content_type(content_type: str) -> None:
     before = content_type.partition(";")[0]
     if before.lower() != "application/json":
         raise Refusal(415, f"rpc: unrecognized Content-Type: {before}")
+
+
+def asking(caller: Caller, headers: Mapping[str, str]) -> Caller:
+    """``caller`` with what the headers say of key and waiting.
+
+    Raises:
+        Refusal: 400, the key is empty, too long, or not printable.
+    """
+    key = headers.get("idempotency-key")
+    if key is not None and not (0 < len(key) <= MAX_KEY_CHARACTERS and key.isprintable()):
+        raise Refusal(400, f"Idempotency-Key must have 1 to {MAX_KEY_CHARACTERS} printable characters")
+    preferences = [part.partition(";")[0].strip() for part in headers.get("prefer", "").lower().split(",")]
+    return msgspec.structs.replace(
+        caller, key=key or "", no_wait="respond-async" in preferences, receipt=Receipt()
+    )
+
+
+def with_receipt(answer: Answer, receipt: Receipt) -> Answer:
+    """``answer`` with the id of the operation that it is about."""
+    headers = [*answer.headers, (b"imagestore-operation", receipt.operation.encode())]
+    if receipt.early:
+        headers.append((b"preference-applied", b"respond-async"))
+    return msgspec.structs.replace(answer, headers=tuple(headers))
 
 
 def read_call(body: bytes) -> Call:
@@ -174,10 +203,9 @@ async def perform(service: Service, caller: Caller, call: Call) -> Answer:
         request = read_request(_read_parameter(call.params), call.method.request)
     except (MalformedJson, WrongType) as error:
         raise Refusal(400, str(error)) from None
-    run: Callable[[object, Caller], Awaitable[Struct]] = getattr(service, call.method.attribute)
     result, error_text = b"null", b"null"
     try:
-        result = _encode(await run(request, caller))
+        result = _encode(await service.call(call.method, request, caller))
     except ImageStoreError as error:
         error_text = _encode(one_line(str(error)))
     except Exception:

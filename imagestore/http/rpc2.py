@@ -12,11 +12,11 @@ run concurrently; its answers come in the order of its requests.
 """
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 import trio
-from msgspec import Raw, Struct
+from msgspec import Raw, Struct, structs
 
 from imagestore.errors import Blocked, ImageStoreError
 from imagestore.http.answer import JSON_TYPE, NOSNIFF, Answer
@@ -94,6 +94,7 @@ async def answer(service: Service, caller: Caller, body: bytes) -> Answer:
     requests = elements(Raw(text))
     if len(requests) > MAX_BATCH:
         return _framed(_error(INVALID_REQUEST, f"a batch has at most {MAX_BATCH} requests", _NULL))
+    caller = structs.replace(caller, receipt=None)  # one header cannot name the operations of all
     said_of_all = [each for each in await _all(service, caller, requests) if each is not None]
     return _framed(b"[%b]" % b",".join(said_of_all)) if said_of_all else Answer(status=204)
 
@@ -156,9 +157,8 @@ async def _perform(service: Service, caller: Caller, request: _Request) -> bytes
         parameter = read_request(_parameter(request.params), method.request)
     except (MalformedJson, WrongType) as error:
         raise _Failure(INVALID_PARAMS, str(error)) from None
-    run: Callable[[object, Caller], Awaitable[Struct]] = getattr(service, method.attribute)
     try:
-        return _encode(await run(parameter, caller))
+        return _encode(await service.call(method, parameter, caller))
     except ImageStoreError as error:
         raise _Failure(error.code, one_line(str(error)), problem_of(error)) from error
     except Exception:
@@ -189,6 +189,8 @@ def problem_of(error: ImageStoreError) -> dict[str, object]:
     }
     if error.detail:
         problem["detail"] = one_line(error.detail)
+    if error.operation:
+        problem["operation"] = error.operation
     if isinstance(error, Blocked) and error.blockers:
         problem["blockers"] = error.blockers
     return problem

@@ -16,7 +16,20 @@ from typing import TypeVar
 import msgspec
 from msgspec import Raw, Struct
 
-from imagestore.model import U64_MAX, GuestRequest, ImageRequest, SnapshotRequest, VolumeRequest
+from imagestore.model import (
+    U64_MAX,
+    AdoptRequest,
+    AliasRequest,
+    CollectRequest,
+    GuestRequest,
+    ImageRequest,
+    OperationRequest,
+    PublishRequest,
+    ReleaseRequest,
+    SnapshotRequest,
+    SourceRequest,
+    VolumeRequest,
+)
 
 I64_MAX = (1 << 63) - 1
 
@@ -134,8 +147,39 @@ GUEST = Object(
 RequestType = TypeVar("RequestType", bound=Struct)
 
 REQUESTS: dict[type[Struct], Object] = {
-    ImageRequest: Object("rpc", "ImageRequest", {"id": TEXT, "type": TEXT, "dest": TEXT, "source": TEXT}),
-    VolumeRequest: Object("rpc", "VolumeRequest", {"id": TEXT, "size": UINT64, "force": FLAG}),
+    ImageRequest: Object(
+        "rpc",
+        "ImageRequest",
+        {
+            "id": TEXT,
+            "type": TEXT,
+            "dest": TEXT,
+            "source": TEXT,
+            "whenUnused": FLAG,
+            "sha256": TEXT,
+            "sums": TEXT,
+            "keyring": TEXT,
+        },
+    ),
+    SourceRequest: Object("rpc", "SourceRequest", {"id": TEXT, "source": TEXT, "sha256": TEXT, "sums": TEXT}),
+    AliasRequest: Object("rpc", "AliasRequest", {"alias": TEXT, "id": TEXT}),
+    PublishRequest: Object("rpc", "PublishRequest", {"id": TEXT, "snapshot": TEXT, "type": TEXT}),
+    CollectRequest: Object("rpc", "CollectRequest", {"unusedSeconds": UINT64, "dryRun": FLAG}),
+    VolumeRequest: Object("rpc", "VolumeRequest", {"id": TEXT, "size": UINT64, "force": FLAG, "thick": FLAG}),
+    AdoptRequest: Object(
+        "rpc",
+        "AdoptRequest",
+        {
+            "id": TEXT,
+            "guest": TEXT,
+            "disk": INT,
+            "image": TEXT,
+            "type": TEXT,
+            "dryRun": FLAG,
+            "force": FLAG,
+        },
+    ),
+    ReleaseRequest: Object("rpc", "ReleaseRequest", {"id": TEXT, "dryRun": FLAG}),
     SnapshotRequest: Object(
         "rpc",
         "SnapshotRequest",
@@ -150,6 +194,21 @@ REQUESTS: dict[type[Struct], Object] = {
     ),
     GuestRequest: Object(
         "rpc", "GuestRequest", {"guest": GUEST, "action": TEXT, "args": MapOf(TEXT), "force": FLAG}
+    ),
+    OperationRequest: Object(
+        "rpc",
+        "OperationRequest",
+        {
+            "id": TEXT,
+            "who": TEXT,
+            "dataset": TEXT,
+            "of": TEXT,
+            "status": TEXT,
+            "since": TEXT,
+            "before": UINT64,
+            "limit": UINT64,
+            "timeout": UINT64,
+        },
     ),
 }
 

@@ -8,13 +8,23 @@ holds the methods of one kind of thing.
 
 from imagestore.methods.addressing import Actors
 from imagestore.methods.adoption import AdoptionMethods
+from imagestore.methods.calls import CallMethods
 from imagestore.methods.guests import GuestMethods
 from imagestore.methods.imagelife import ImageLifeMethods
+from imagestore.methods.imageuploads import ImageUploadMethods
 from imagestore.methods.streams import StreamMethods
 from imagestore.methods.volumes import VolumeMethods
 
 __all__ = ["Actors", "Methods"]
 
 
-class Methods(ImageLifeMethods, VolumeMethods, StreamMethods, GuestMethods, AdoptionMethods):
+class Methods(
+    CallMethods,
+    ImageLifeMethods,
+    ImageUploadMethods,
+    VolumeMethods,
+    StreamMethods,
+    GuestMethods,
+    AdoptionMethods,
+):
     """The methods of ``imagestore.service.Service`` over a store's actors."""

@@ -3,21 +3,30 @@
 Knows nothing of any single method.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+
+import msgspec
+from msgspec import Struct, structs
 
 from imagestore import names
+from imagestore.actors.archive import Archive
 from imagestore.actors.base import Reply, deadline_in
 from imagestore.actors.commands import (
     Command,
 )
 from imagestore.actors.fetcher import Fetcher
 from imagestore.actors.guest import Guests
+from imagestore.actors.history import Ticket
+from imagestore.actors.imagedecisions import image_named
+from imagestore.actors.keys import Keys
 from imagestore.actors.mutator import Mutate
 from imagestore.actors.operation import Operations
 from imagestore.actors.plans import is_visible
 from imagestore.actors.receptions import Receptions
 from imagestore.actors.volumes import Volumes
 from imagestore.errors import (
+    ImageStoreError,
     NotFound,
     TemporarilyUnavailable,
 )
@@ -28,6 +37,13 @@ from imagestore.model import (
 )
 from imagestore.pools.base import Dataset
 from imagestore.service import Caller
+
+_METHODS = {
+    "DeleteGuestDisks": "DeleteGuestsDisks",
+    "Adopt": "AdoptDataset",
+    "Release": "ReleaseDataset",
+}
+"""What a command is called while it waits, where that is not its own name."""
 
 
 class Actors:
@@ -40,6 +56,9 @@ class Actors:
         guests: Guests,
         volumes: Volumes,
         receptions: Receptions,
+        archive: Archive,
+        keys: Keys,
+        now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self.operations = operations
         self.zpool = operations.zpool
@@ -47,6 +66,14 @@ class Actors:
         self.guests = guests
         self.volumes = volumes
         self.receptions = receptions
+        self.archive = archive
+        self.keys = keys
+        self.now_ns = now_ns
+
+
+def unbound(caller: Caller) -> Caller:
+    """For what is many operations and may be asked for again: none of them binds the caller's key."""
+    return structs.replace(caller, binding=None)
 
 
 class Addressing:
@@ -75,6 +102,10 @@ class Addressing:
     def _named(self, text: str) -> Dataset | None:
         return self._row(self._resolve(text))
 
+    def _image_named(self, text: str) -> str:
+        """The id of the image that ``text`` means, an id or an alias."""
+        return image_named(text, self._running().operations.state)
+
     def _row(self, name: str) -> Dataset | None:
         """The row of a dataset that is listed."""
         actors = self._running()
@@ -92,16 +123,47 @@ class Addressing:
         state = actors.operations.state
         return [row for row in actors.zpool.view.under(name) if is_visible(row, state)]
 
-    async def _perform(self, name: str, command: Command, caller: Caller) -> Sequence[Dataset]:
+    def _queued(
+        self,
+        method: str,
+        subject: str,
+        caller: Caller,
+        refuse: Callable[[ImageStoreError], None] | None = None,
+        *,
+        shown: Struct | None = None,
+    ) -> str:
+        """Give a change its operation. ``shown`` is what its answer shows although it will be gone."""
+        binding = caller.binding
+        ticket = Ticket(method=method, subject=subject, principal=caller.principal, receipt=caller.receipt)
+        if binding is not None:
+            text = "" if shown is None else msgspec.json.encode(shown).decode()
+            ticket = structs.replace(ticket, key=binding.key, request=binding.request, shown=text)
+        return self._running().operations.history.queue(ticket, refuse)
+
+    async def _perform(
+        self, name: str, command: Command, caller: Caller, *, shown: Struct | None = None
+    ) -> Sequence[Dataset]:
         """Hand ``command`` to the actor that owns ``name`` and wait for its answer."""
         actors = self._running()
         reply: Reply[tuple[Dataset, ...]] = Reply()
+        method = _METHODS.get(type(command).__name__, type(command).__name__)
+        operation = self._queued(method, name, caller, reply.fail, shown=shown)
         message = Mutate(
             command=command,
             principal=caller.principal,
             deadline=deadline_in(caller.timeout),
             reply=reply,
+            operation=operation,
         )
+        try:
+            self._post(name, message)
+        except ImageStoreError:
+            actors.operations.history.drop(operation)
+            raise
+        return await reply.wait()
+
+    def _post(self, name: str, message: Mutate) -> None:
+        actors = self._running()
         parts = name.partition("@")[0].split("/")
         if parts[0] == names.IMAGES and len(parts) > 1:
             actors.fetcher.post_nowait(message)
@@ -109,7 +171,6 @@ class Addressing:
             actors.guests.post_nowait(parts[1], message)
         else:
             actors.volumes.post_nowait(message)
-        return await reply.wait()
 
     # -- answers ----------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ from imagestore.errors import (
     NotFound,
 )
 from imagestore.events.catalogue import AdoptIntent, ReleaseIntent
-from imagestore.methods.addressing import Addressing
+from imagestore.methods.addressing import Addressing, unbound
 from imagestore.model import Adopted, AdoptRequest, AdoptResponse, LeftOut, ReleaseRequest, ReleaseResponse
 from imagestore.service import LOCAL, Caller
 
@@ -51,8 +51,9 @@ class AdoptionMethods(Addressing):
             plan = await self._planned(command)
             return AdoptResponse(adopted=self._adopted(plan), commands=self._commands(plan))
         adopted = self._adopted(self._judged(command))
-        await self._perform(_owner(command), command, caller)
-        return AdoptResponse(adopted=adopted)
+        answer = AdoptResponse(adopted=adopted)
+        await self._perform(_owner(command), command, caller, shown=answer)
+        return answer
 
     async def adopt_original(self, request: AdoptRequest, caller: Caller = LOCAL) -> AdoptResponse:
         original = await self._original()
@@ -66,7 +67,7 @@ class AdoptionMethods(Addressing):
                 if request.dryRun:
                     commands += self._commands(plan)
                 else:
-                    await self._perform(_owner(command), command, caller)
+                    await self._perform(_owner(command), command, unbound(caller))
             except REFUSALS as refusal:
                 left.append(Left(name=_subject(command), reason=_in_words(refusal)))
             else:
@@ -87,8 +88,9 @@ class AdoptionMethods(Addressing):
         released = tuple(self._full(dataset.name) for dataset in plan.intent.datasets)
         if request.dryRun:
             return ReleaseResponse(released=released, commands=self._commands(plan))
-        await self._perform(command.name, command, caller)
-        return ReleaseResponse(released=released)
+        answer = ReleaseResponse(released=released)
+        await self._perform(command.name, command, caller, shown=answer)
+        return answer
 
     # -- looking --------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from imagestore.actors.imagedecisions import aliases_of, clones_of, unused_image
 from imagestore.actors.plans import complete_image
 from imagestore.errors import Blocked, InvalidArgument, NotFound
 from imagestore.events.state import ImageRecord
+from imagestore.methods.addressing import unbound
 from imagestore.methods.images import ImageMethods
 from imagestore.model import (
     AliasRequest,
@@ -119,7 +120,7 @@ class ImageLifeMethods(ImageMethods):
         gone = []
         for image in answer.images:
             try:
-                await self._perform(names.image(image.id), DeleteImage(image=image.id), caller)
+                await self._perform(names.image(image.id), DeleteImage(image=image.id), unbound(caller))
             except (Blocked, NotFound):
                 continue
             gone.append(image)

@@ -10,15 +10,18 @@ from imagestore.actors.base import Reply, deadline_in
 from imagestore.actors.commands import (
     CloneImage,
     DeleteImage,
+    ReviveImage,
 )
 from imagestore.actors.fetcher import RequestImage
+from imagestore.actors.imagedecisions import check_not_retired
 from imagestore.actors.plans import complete_image
 from imagestore.errors import (
+    ImageStoreError,
     InvalidArgument,
     NotFound,
 )
 from imagestore.events.state import ImageRecord
-from imagestore.methods.addressing import Addressing
+from imagestore.methods.sources import SourceMethods
 from imagestore.model import (
     MIB,
     Image,
@@ -30,8 +33,11 @@ from imagestore.service import LOCAL, Caller
 
 MAX_TYPE_CHARACTERS = 64
 
+REVIVALS = 3
+"""How often a request tries to keep an image that is being deleted; more than once takes two coincidences."""
 
-class ImageMethods(Addressing):
+
+class ImageMethods(SourceMethods):
     """See the module."""
 
     def _image(self, record: ImageRecord) -> Image:
@@ -58,44 +64,73 @@ class ImageMethods(Addressing):
         return Image(id=record.id, type=record.type, status=record.status, reason=reason)
 
     async def list_images(self, request: ImageRequest, caller: Caller = LOCAL) -> ImageResponse:
-        records = self._running().operations.state.images.values()
-        return ImageResponse(images=tuple(self._image(record) for record in records))
+        state = self._running().operations.state
+        records = [record for record in state.images.values() if record.id not in state.retired]
+        return ImageResponse(images=tuple(map(self._image, records)))
 
     async def get_image(self, request: ImageRequest, caller: Caller = LOCAL) -> ImageResponse:
-        record = self._running().operations.state.images.get(request.id)
+        state = self._running().operations.state
+        image = self._image_named(request.id)
+        record = state.images.get(image)
         if record is None:
             raise NotFound(detail=f"image {request.id}")
+        check_not_retired(image, state)
         return ImageResponse(images=(self._image(record),))
 
     async def request_image(self, request: ImageRequest, caller: Caller = LOCAL) -> ImageResponse:
         if not request.id:
             raise InvalidArgument("need id")
         names.check_image_id(request.id)
-        if len(request.type) > MAX_TYPE_CHARACTERS or not request.type.isprintable():
-            raise InvalidArgument(detail=f'type: "" or "kvm", at most {MAX_TYPE_CHARACTERS} characters')
-        reply: Reply[None] = Reply()
-        self._running().fetcher.post_nowait(
-            RequestImage(
-                image=request.id,
-                type=request.type,
-                principal=caller.principal,
-                deadline=deadline_in(caller.timeout),
-                reply=reply,
-            )
-        )
-        await reply.wait()
+        self._check_type(request.type)
+        image = self._image_named(request.id)
+        for _ in range(REVIVALS):
+            await self._fetched(image, request, caller)
+            if image not in self._running().operations.state.retired:
+                break
+            # Either it is kept now, or it was deleted just before and is fetched the next time round.
+            await self._perform(names.image(image), ReviveImage(image=image), caller)
         return await self.get_image(request, caller)
+
+    @staticmethod
+    def _check_type(type_: str) -> None:
+        if len(type_) > MAX_TYPE_CHARACTERS or not type_.isprintable():
+            raise InvalidArgument(detail=f'type: "" or "kvm", at most {MAX_TYPE_CHARACTERS} characters')
+
+    async def _fetched(self, image: str, request: ImageRequest, caller: Caller) -> None:
+        """Have the fetch queue see to it that the image is whole; at once if it is."""
+        origin = await self._origin(image, request, caller)
+        reply: Reply[None] = Reply()
+        operation = self._queued("RequestImage", names.image(image), caller, reply.fail)
+        message = RequestImage(
+            image=image,
+            type=request.type,
+            principal=caller.principal,
+            deadline=deadline_in(caller.timeout),
+            reply=reply,
+            origin=origin,
+            operation=operation,
+        )
+        try:
+            self._running().fetcher.post_nowait(message)
+        except ImageStoreError:
+            self._running().operations.history.drop(operation)
+            raise
+        await reply.wait()
 
     async def delete_image(self, request: ImageRequest, caller: Caller = LOCAL) -> ImageResponse:
         answer = await self.get_image(request, caller)
-        await self._perform(names.image(request.id), DeleteImage(image=request.id), caller)
+        image = answer.images[0].id
+        command = DeleteImage(image=image, when_unused=request.whenUnused)
+        await self._perform(names.image(image), command, caller, shown=answer)
         return answer
 
     async def clone_image(self, request: ImageRequest, caller: Caller = LOCAL) -> VolumeResponse:
         if not request.dest:
             raise InvalidArgument("need dest")
-        await self.get_image(request, caller)
-        return await self.request_clone(request.id, request.dest, caller)
+        image = self._image_named(request.id)
+        if image not in self._running().operations.state.images:
+            raise NotFound(detail=f"image {request.id}")
+        return await self.request_clone(image, request.dest, caller)
 
     async def request_clone(self, image: str, dest: str, caller: Caller = LOCAL) -> VolumeResponse:
         """Clone an image's volume to ``dest``; the same again succeeds."""

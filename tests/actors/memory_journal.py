@@ -16,6 +16,7 @@ class MemoryJournal:
         self.failed: Failure | None = None
         self.batches: list[list[Event]] = []
         self.fault: Callable[[list[Event]], None] = lambda events: None
+        self._observers: list[Callable[[Sequence[Envelope]], None]] = []
 
     @property
     def events(self) -> list[Event]:
@@ -39,4 +40,9 @@ class MemoryJournal:
         for envelope in envelopes:
             apply(self.state, envelope)
         self.batches.append(events)
+        for observe in self._observers:
+            observe(envelopes)
         return envelopes
+
+    def watch(self, observer: Callable[[Sequence[Envelope]], None]) -> None:
+        self._observers.append(observer)

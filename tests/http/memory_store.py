@@ -7,6 +7,8 @@ nothing beyond.  Tests that need it to wait, fail or stream subclass it.
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 
+from msgspec import Struct
+
 from imagestore import errors, names
 from imagestore.model import (
     Guest,
@@ -15,6 +17,8 @@ from imagestore.model import (
     Image,
     ImageRequest,
     ImageResponse,
+    OperationRequest,
+    OperationResponse,
     ReceiveRequest,
     ReceiveResponse,
     Snapshot,
@@ -24,7 +28,7 @@ from imagestore.model import (
     VolumeRequest,
     VolumeResponse,
 )
-from imagestore.service import LOCAL, Caller, Download, Readiness, Upload
+from imagestore.service import LOCAL, Caller, Download, Method, Readiness, Upload
 
 
 class MemoryStore:
@@ -45,6 +49,24 @@ class MemoryStore:
 
     def readiness(self) -> Readiness:
         return self.ready
+
+    async def call(self, method: Method, request: Struct, caller: Caller) -> Struct:
+        answer: Struct = await getattr(self, method.attribute)(request, caller)
+        return answer
+
+    # --- operations: it remembers none
+
+    async def get_operation(self, request: OperationRequest, caller: Caller = LOCAL) -> OperationResponse:
+        raise errors.NotFound
+
+    async def list_operations(self, request: OperationRequest, caller: Caller = LOCAL) -> OperationResponse:
+        return OperationResponse(operations=())
+
+    async def wait_operation(self, request: OperationRequest, caller: Caller = LOCAL) -> OperationResponse:
+        raise errors.NotFound
+
+    async def cancel_operation(self, request: OperationRequest, caller: Caller = LOCAL) -> OperationResponse:
+        raise errors.NotFound
 
     # --- images
 

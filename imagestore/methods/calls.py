@@ -1,0 +1,166 @@
+"""Calling a method by its entry in the table: with an idempotency key, or without waiting for the answer.
+
+Owns what a key means for any method, the answer that is given again among it:
+made of what the journal says happened and, for a guest, of the request that
+came again.  Knows nothing of any single method.
+"""
+
+import typing
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from functools import cache, partial
+
+import msgspec
+import trio
+from msgspec import Struct, structs
+
+from imagestore import errors
+from imagestore.actors.base import Reply
+from imagestore.actors.history import Receipt as Told
+from imagestore.actors.keys import key_of
+from imagestore.errors import ImageStoreError, NotFound
+from imagestore.events.catalogue import (
+    DestroyIntent,
+    Envelope,
+    OperationFinished,
+    OperationStarted,
+    Shown,
+)
+from imagestore.events.subjects import images_of
+from imagestore.guestorders import answered
+from imagestore.methods.images import ImageMethods
+from imagestore.methods.operations import OperationMethods
+from imagestore.model import (
+    MIB,
+    GuestRequest,
+    GuestResponse,
+    ImageRequest,
+    ImageResponse,
+    OperationRequest,
+    Snapshot,
+    SnapshotResponse,
+    Volume,
+    VolumeResponse,
+)
+from imagestore.service import Binding, Caller, Method, Receipt, Service
+
+_Run = Callable[[Struct, Caller], Awaitable[Struct]]
+
+_encode = msgspec.json.Encoder(order="sorted").encode
+"""One text for requests that mean the same, whatever order their members came in."""
+
+
+class CallMethods(OperationMethods, ImageMethods):
+    """See the module."""
+
+    async def call(self, method: Method, request: Struct, caller: Caller) -> Struct:
+        """See ``imagestore.service.Service.call``."""
+        run: _Run = getattr(self, method.attribute)
+        if not method.mutates:
+            return await run(request, caller)
+        receipt = caller.receipt or Receipt()
+        told: Told = receipt
+        try:
+            if not caller.key and not caller.no_wait:
+                return await run(request, structs.replace(caller, receipt=receipt))
+            reply, told = self._begin(method, run, request, caller)
+            if caller.no_wait:
+                await _either(reply, told.accepted)
+                if not reply.is_set:
+                    receipt.early = True
+                    return await self.get_operation(OperationRequest(id=told.operation), caller)
+            return await reply.wait()
+        except ImageStoreError as error:
+            if told.accepted.is_set():
+                error.operation = told.operation
+            raise
+        finally:
+            receipt.operation = told.operation
+
+    def _begin(
+        self, method: Method, run: _Run, request: Struct, caller: Caller
+    ) -> tuple[Reply[Struct], Told]:
+        """Have the request carried out by a task of the store's, or join it."""
+        keys = self._running().keys
+        receipt = Receipt()
+        alone = structs.replace(caller, key="", no_wait=False, receipt=receipt)
+        if not caller.key:
+            return keys.begin(partial(run, request, alone)), receipt
+        key = key_of(caller.key, principal=caller.principal, method=method.name, request=_encode(request))
+        alone = structs.replace(alone, binding=Binding(key=key.key, request=key.request))
+        again = partial(self._again, method, request)
+        return keys.claim(key, receipt, partial(run, request, alone), again)
+
+    # -- the same answer again ---------------------------------------------------------
+
+    async def _again(self, method: Method, request: Struct, events: Sequence[Envelope]) -> Struct:
+        """The answer of an operation that ended; raises its failure."""
+        started, finished = events[0].event, events[-1].event
+        assert isinstance(started, OperationStarted)
+        assert isinstance(finished, OperationFinished)
+        if finished.outcome != "succeeded":
+            raise failure_of(finished)
+        rows = (*started.gone, *finished.answer)
+        answer = _answer_of(method.attribute)
+        if started.shown:
+            return msgspec.json.decode(started.shown, type=answer)
+        if answer is VolumeResponse:
+            return VolumeResponse(volumes=tuple(map(self._volume_again, rows)))
+        if answer is SnapshotResponse:
+            return SnapshotResponse(snapshots=tuple(map(self._snapshot_again, rows)))
+        if answer is GuestResponse:
+            return self._guest_again(request, started, rows)
+        if answer is ImageResponse:
+            return await self._image_again(events)
+        raise ImageStoreError(
+            f"the operation succeeded; its answer cannot be given again: {events[0].operation}"
+        )
+
+    def _volume_again(self, row: Shown) -> Volume:
+        device = self._running().zpool.driver.device(row.name) if row.kind == "volume" else ""
+        return Volume(id=self._full(row.name), size=row.size_bytes // MIB, device=device)
+
+    def _snapshot_again(self, row: Shown) -> Snapshot:
+        return Snapshot(id=self._full(row.name), size=row.written_bytes // MIB)
+
+    def _guest_again(
+        self, request: Struct, started: OperationStarted, rows: Sequence[Shown]
+    ) -> GuestResponse:
+        assert isinstance(request, GuestRequest)
+        assert request.guest is not None
+        if isinstance(started.intent, DestroyIntent):
+            return GuestResponse(guest={key: value for key, value in request.guest.items() if key != "disks"})
+        return GuestResponse(guest=answered(request, [self._volume_again(row) for row in rows]))
+
+    async def _image_again(self, events: Sequence[Envelope]) -> ImageResponse:
+        """The image as it is now; none if it went since."""
+        images = (image for envelope in events for image in images_of(envelope.event) if image)
+        with suppress(NotFound):
+            return await self.get_image(ImageRequest(id=next(images, "")))
+        return ImageResponse(images=())
+
+
+def failure_of(finished: OperationFinished) -> ImageStoreError:
+    """The failure that an operation ended with, as it was raised then."""
+    kind = getattr(errors, finished.error_type, None)
+    if isinstance(kind, type) and issubclass(kind, ImageStoreError):
+        return kind(finished.error)
+    return ImageStoreError(finished.error)
+
+
+@cache
+def _answer_of(attribute: str) -> type[Struct]:
+    answer: type[Struct] = typing.get_type_hints(getattr(Service, attribute))["return"]
+    return answer
+
+
+async def _either(reply: Reply[Struct], accepted: trio.Event) -> None:
+    """Return once one of the two has come."""
+
+    async def wait(what: Callable[[], Awaitable[None]]) -> None:
+        await what()
+        nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait, reply.settled)
+        nursery.start_soon(wait, accepted.wait)
