@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "attachment": GROUND | {"pools"},
     "guestarchive": GROUND | {"pools"},
     "guestorders": GROUND | {"actors"},
-    "methods": GROUND | {"actors", "events", "guestarchive", "guestorders", "pools", "service"},
+    "methods": GROUND | {"actors", "events", "guestarchive", "guestorders", "pools", "service", "streams"},
     "rebuild": GROUND | {"actors", "config", "events", "pools", "store"},
     "store": GROUND
     | {"actors", "attachment", "config", "events", "http", "methods", "pools", "service", "streams"},

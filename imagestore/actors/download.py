@@ -60,14 +60,17 @@ Piece = bytes | memoryview
 class Response(Struct, frozen=True, kw_only=True):
     """The head of an answer, and its body.  ``host`` is who gave it, after all redirects.
 
-    ``content_length`` is None when the answer does not say.  ``body`` raises
-    MayPass when it breaks off, stalls, or is shorter than was announced.
+    ``content_length`` is None when the answer does not say, ``etag`` and
+    ``content_range`` are "".  ``body`` raises MayPass when it breaks off,
+    stalls, or is shorter than was announced.
     """
 
     host: str
     status: int
     content_length: int | None
     body: AsyncIterator[Piece]
+    etag: str = ""
+    content_range: str = ""
 
 
 class Timeouts(Struct, frozen=True, kw_only=True):
@@ -108,7 +111,7 @@ def redirected(url: str, location: str) -> str:
     """Where ``location`` leads from ``url``.
 
     Raises:
-        FetchFailed: to no HTTP address, or to one with credentials.
+        FetchFailed: to no HTTP address, to one with credentials, or from https to http.
     """
     before = urlsplit(url).hostname
     try:
@@ -119,6 +122,8 @@ def redirected(url: str, location: str) -> str:
         raise FetchFailed(f"{before} redirects to an address that is none") from error
     if target.scheme not in {"http", "https"} or not is_host(host):
         raise FetchFailed(f"{before} redirects to an address that is not HTTP: {target.scheme[:20]!r}")
+    if target.scheme == "http" and url.startswith("https:"):
+        raise FetchFailed(f"{before} redirects from https to http, which anybody on the way can change")
     if target.username is not None or target.password is not None:
         raise FetchFailed(f"{before} redirects to an address with credentials, which are not sent")
     host = f"[{host}]" if ":" in host else host
@@ -160,13 +165,20 @@ async def _exchange(
         announced = int(length) if length.isdigit() else None
         plain = backend.after_head
         is_chunked = b"transfer-encoding" in headers
-        if plain is not None and announced is not None and not is_chunked and answer.status == 200:
+        if plain is not None and announced is not None and not is_chunked and answer.status in {200, 206}:
             pieces = _plain_pieces(plain, announced, host, timeouts)
         else:
             pieces = _pieces(answer, host)
         try:
             yield (
-                Response(host=host, status=answer.status, content_length=announced, body=pieces),
+                Response(
+                    host=host,
+                    status=answer.status,
+                    content_length=announced,
+                    body=pieces,
+                    etag=headers.get(b"etag", b"").decode("latin-1"),
+                    content_range=headers.get(b"content-range", b"").decode("latin-1"),
+                ),
                 headers[b"location"].decode("latin-1")
                 if answer.status in _REDIRECTS and b"location" in headers
                 else None,

@@ -128,7 +128,9 @@ class StreamMethods(SnapshotMethods):
             await archive.aclose()
 
     @asynccontextmanager
-    async def receive(self, request: ReceiveRequest, caller: Caller = LOCAL) -> AsyncIterator[Upload]:
+    async def receive(
+        self, request: ReceiveRequest, caller: Caller = LOCAL
+    ) -> AsyncIterator[Upload[ReceiveResponse]]:
         """See ``imagestore.service.Service.receive``."""
         if not request.id:
             raise InvalidArgument("need an id")

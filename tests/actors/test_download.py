@@ -176,3 +176,9 @@ def test_a_redirect_to_nowhere_is_refused_without_repeating_it(location: str) ->
     with pytest.raises(FetchFailed, match=r"^a redirects to ") as caught:
         redirected("http://a:81/x", location)
     assert location not in str(caught.value) or len(location) < 8
+
+
+def test_a_redirect_to_plain_http_is_refused_where_https_was_asked_for() -> None:
+    assert redirected("https://a/x", "//b/y") == "https://b/y"
+    with pytest.raises(FetchFailed, match="a redirects from https to http"):
+        redirected("https://a/x", "http://a/x")
