@@ -5,14 +5,18 @@ from collections.abc import Iterator
 from typing import Literal
 
 from imagestore.events.catalogue import (
+    Adoptee,
+    AdoptIntent,
     AliasRemoved,
     AliasSet,
     CreateIntent,
+    DatasetAdopted,
     DatasetCreated,
     DatasetDestroyed,
     DatasetId,
     DatasetLost,
     DatasetReceived,
+    DatasetReleased,
     DatasetRenamed,
     DatasetRolledBack,
     DestroyIntent,
@@ -23,6 +27,7 @@ from imagestore.events.catalogue import (
     ImageDeleted,
     ImageFailed,
     ImagePublished,
+    ImageReleased,
     ImageRequested,
     ImageRetired,
     ImageRevived,
@@ -38,6 +43,7 @@ from imagestore.events.catalogue import (
     PoolAttached,
     PublishIntent,
     ReceiveIntent,
+    ReleaseIntent,
     RollbackIntent,
     SegmentsArchived,
     SnapshotIntent,
@@ -125,7 +131,9 @@ class RandomHistory:
             CreateIntent(
                 datasets=(
                     NewParent(name="guests/g", guest="g"),
-                    NewBlank(name=name, size_bytes=chance.randrange(1 << 40), disk="0"),
+                    NewBlank(
+                        name=name, size_bytes=chance.randrange(1 << 40), disk="0", thick=chance.random() < 0.2
+                    ),
                     NewClone(name=name, origin=self._id("images/a@i"), size_bytes=512, image="a"),
                 )
             ),
@@ -145,6 +153,17 @@ class RandomHistory:
             ),
             PublishIntent(image="gold", snapshot=ids[0], type="kvm"),
             NoteIntent(fact=AliasSet(alias="deb", image="alpine")),
+            AdoptIntent(
+                datasets=(
+                    Adoptee(name="old/root", guid=1, createtxg=2, role="disk", guest="g", disk="0"),
+                    Adoptee(name="images/a", guid=3, createtxg=4, role="image", image="a"),
+                ),
+                parents=(NewParent(name="guests/g", guest="g"),),
+                image=chance.choice(["", "a"]),
+                type="kvm",
+                snapshot=chance.choice([None, ids[0]]),
+            ),
+            ReleaseIntent(datasets=ids, image=chance.choice(["", "alpine"])),
             NoteIntent(fact=SourceRegistered(image="alpine", address="https://x/y", sha256="ab" * 32)),
         ]
         return OperationStarted(
@@ -158,9 +177,10 @@ class RandomHistory:
     def _id(self, name: str) -> DatasetId:
         return DatasetId(name=name, guid=self._chance.randrange(1 << 64), createtxg=self._counter)
 
-    def _created(self) -> DatasetCreated:
+    def _created(self) -> DatasetCreated | DatasetAdopted:
         chance = self._chance
-        return DatasetCreated(
+        kinds: list[type[DatasetCreated | DatasetAdopted]] = [DatasetCreated, DatasetCreated, DatasetAdopted]
+        return chance.choice(kinds)(
             name=chance.choice(NAMES) + chance.choice(["", "@monday"]),
             kind=chance.choice(["filesystem", "volume", "snapshot"]),
             role=chance.choice(["image", "disk", "volume", "parent", "snapshot", "staging"]),
@@ -176,9 +196,12 @@ class RandomHistory:
         record = chance.choice(list(self._model.datasets.values()))
         if kind == 6:
             guid = record.guid if chance.random() < 0.7 else 1
-            if chance.random() < 0.5:
-                return DatasetLost(name=record.name, guid=guid, createtxg=record.createtxg)
-            return DatasetDestroyed(name=record.name, guid=guid, createtxg=record.createtxg)
+            ends: list[type[DatasetLost | DatasetDestroyed | DatasetReleased]] = [
+                DatasetLost,
+                DatasetDestroyed,
+                DatasetReleased,
+            ]
+            return chance.choice(ends)(name=record.name, guid=guid, createtxg=record.createtxg)
         if kind == 7:
             return DatasetRenamed(
                 name=record.name,
@@ -198,7 +221,8 @@ class RandomHistory:
     def _about_an_image(self, image: str) -> Event:
         what = self._chance.randrange(5)
         if what == 0:
-            return ImageDeleted(image=image)
+            gone: list[Event] = [ImageDeleted(image=image), ImageReleased(image=image)]
+            return self._chance.choice(gone)
         if what == 3:
             about_its_end: list[Event] = [ImageRetired(image=image), ImageRevived(image=image)]
             return self._chance.choice(about_its_end)

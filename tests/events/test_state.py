@@ -12,11 +12,13 @@ from imagestore.events.catalogue import (
     AliasRemoved,
     AliasSet,
     CreateIntent,
+    DatasetAdopted,
     DatasetCreated,
     DatasetDestroyed,
     DatasetId,
     DatasetLost,
     DatasetReceived,
+    DatasetReleased,
     DatasetRenamed,
     DatasetRolledBack,
     Envelope,
@@ -26,6 +28,7 @@ from imagestore.events.catalogue import (
     ImageDeleted,
     ImageFailed,
     ImagePublished,
+    ImageReleased,
     ImageRequested,
     ImageRetired,
     ImageRevived,
@@ -401,6 +404,35 @@ def test_an_event_out_of_sequence_is_refused_and_changes_nothing(seq: int) -> No
     assert state == before
 
 
+ADOPTED = DatasetAdopted(
+    name="old/root", kind="volume", role="disk", guid=7, createtxg=70, size_bytes=512, guest="g", disk="0"
+)
+
+
+def test_what_is_adopted_is_ours_until_it_is_released() -> None:
+    state = fold(ADOPTED)
+    assert state.datasets["old/root"] == DatasetRecord(
+        name="old/root",
+        kind="volume",
+        role="disk",
+        guid=7,
+        createtxg=70,
+        size_bytes=512,
+        guest="g",
+        disk="0",
+        made_by="op",
+    )
+    assert fold(ADOPTED, DatasetReleased(name="old/root", guid=8, createtxg=70)).datasets == state.datasets
+    assert fold(ADOPTED, DatasetReleased(name="old/root", guid=7, createtxg=70)).datasets == {}
+
+
+def test_an_image_that_is_released_is_none_any_more() -> None:
+    state = fold(ImageRequested(image="a"), ImageRetired(image="a"), ImageReleased(image="a"))
+    assert (state.images, state.retired) == ({}, {})
+    with pytest.raises(ValueError, match="never requested"):
+        fold(ImageReleased(image="a"))
+
+
 HISTORY: tuple[Event, ...] = (
     JournalOpened(epoch=1, version="1"),
     PoolAttached(driver="directory", pool="mistify"),
@@ -435,6 +467,10 @@ HISTORY: tuple[Event, ...] = (
     OperationFinished(outcome="succeeded"),
     DatasetDestroyed(name="volume@s", guid=4, createtxg=40),
     DatasetLost(name="volume", guid=3, createtxg=30),
+    ADOPTED,
+    DatasetReleased(name="old/root", guid=7, createtxg=70),
+    ImageRequested(image="taken"),
+    ImageReleased(image="taken"),
     PUBLISHED,
     ImageRetired(image="gold"),
     ImageRevived(image="gold"),

@@ -1,5 +1,6 @@
 """Renaming, resizing and tagging datasets of a directory pool."""
 
+import re
 import shlex
 from collections.abc import Sequence
 from functools import partial
@@ -81,7 +82,8 @@ def retag_command(ground: Ground, change: Retagging) -> str:
     """What changes the catalog as :func:`retag` does."""
     columns = ", ".join(f"tag_{name} = {_literal(getattr(change.tags, name))}" for name in TAG_NAMES)
     statement = f"UPDATE dataset SET {columns} WHERE createtxg = {change.target.createtxg}"  # noqa: S608 (shown, not run)
-    return f"sqlite3 {shlex.quote(ground.layout.catalog)} {shlex.quote(statement)}"
+    quoted = re.sub(r'([\\"$`])', r"\\\1", statement)
+    return f'sqlite3 {shlex.quote(ground.layout.catalog)} "{quoted}"'
 
 
 def _literal(text: str) -> str:
