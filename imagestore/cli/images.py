@@ -100,8 +100,40 @@ def list_images(client: Client, output: Format) -> None:
 @output_option
 @connected
 def show(client: Client, image_id: str, output: Format) -> None:
-    """Show one image."""
-    show_one(client.get_image(image_id), IMAGE_COLUMNS, output)
+    """Show all that is known of one image: digest, source, size, clones, aliases, last use."""
+    (described,) = client.describe_images(image_id)
+    if output == "table":
+        show_rows(_fields(described), FIELD_COLUMNS, output)
+    else:
+        show_one(described, (), output)
+
+
+FIELD_COLUMNS = (
+    Column[tuple[str, str]]("field", lambda field: field[0]),
+    Column[tuple[str, str]]("value", lambda field: field[1]),
+)
+
+
+def _fields(described: Image) -> list[tuple[str, str]]:
+    """What is known of an image, a line each; each clone has its own."""
+    size = show_mib(described.size) if described.size else ""
+    takes = f", takes {show_bytes(described.size_bytes)}" if described.size_bytes is not UNSET else ""
+    hidden = ", removed when its last clone goes" if described.retired is True else ""
+    known = {
+        "id": described.id,
+        "type": described.type,
+        "status": _status(described) + hidden,
+        "size": size + takes,
+        "sha256": described.sha256,
+        "source": described.source,
+        "snapshot": described.snapshot,
+        "requested": described.requested,
+        "completed": described.completed,
+        "last used": described.last_used,
+    }
+    fields = [(name, value) for name, value in known.items() if value is not UNSET and value]
+    fields += [("alias", name) for name in described.aliases or ()]
+    return fields + [("clone", name) for name in described.clones or ()]
 
 
 @image.command(epilog=examples("imagestore image clone deb12 scratch/deb12"))
@@ -114,12 +146,18 @@ def clone(client: Client, image_id: str, dest: str, output: Format) -> None:
     show_one(client.clone_image(image_id, dest), VOLUME_COLUMNS, output)
 
 
-@image.command(epilog=examples("imagestore image rm deb12", "imagestore image rm deb12 --yes"))
+@image.command(epilog=examples("imagestore image rm deb12", "imagestore image rm deb12 --when-unused --yes"))
 @click.argument("image_id", metavar="ID")
+@click.option(
+    "--when-unused", is_flag=True, help="Hide one that has clones, and remove it when the last of them goes."
+)
 @yes_option
 @output_option
 @connected
-def rm(client: Client, image_id: str, yes: bool, output: Format) -> None:
-    """Remove an image. One that has clones is not removed."""
+def rm(client: Client, image_id: str, when_unused: bool, yes: bool, output: Format) -> None:
+    """Remove an image. One that has clones, or aliases, is not removed.
+
+    One that is hidden (--when-unused) stays if it is pulled again before its last clone has gone.
+    """
     confirm(f"Remove image {image_id}?", yes=yes)
-    show_one(client.delete_image(image_id), IMAGE_COLUMNS, output)
+    show_one(client.delete_image(image_id, when_unused=when_unused), IMAGE_COLUMNS, output)

@@ -20,7 +20,7 @@ from imagestore.errors import ImageStoreError
 COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("imagestore.cli.serve:serve", "Run the store."),
     "demo": ("imagestore.cli.demo:demo", "Show a whole life of a throw-away store, kill -9 included."),
-    "image": ("imagestore.cli.images:image", "Fetch, list, clone and remove images."),
+    "image": ("imagestore.cli.imagelife:image", "Fetch, list, name, clone, publish and remove images."),
     "guest": ("imagestore.cli.guests:guest", "Make, list and remove the disks of guests."),
     "volume": ("imagestore.cli.volumes:volume", "Make, list and remove volumes."),
     "snap": ("imagestore.cli.snapshots:snap", "Take, list, remove and go back to snapshots."),
@@ -31,6 +31,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "explain": ("imagestore.cli.history:explain", "Where a dataset came from, and what was done to it."),
     "diff": ("imagestore.cli.history:diff", "What changed between two moments, from the journal."),
     "journal": ("imagestore.cli.journal:journal", "Check the journal, back it up, print its head."),
+    "adopt": ("imagestore.cli.adopt:adopt", "Take over volumes that others made, where they stand."),
+    "release": ("imagestore.cli.adopt:release", "Let go of a volume or an image; its data stay."),
     "recover": ("imagestore.cli.recover:recover", "Give a pool a new journal when its own is lost."),
     "stream": ("imagestore.cli.streams:stream", "Look into, unpack and make ZFS send streams, without ZFS."),
     "image-service": ("imagestore.cli.imageservice:image_service", "Serve a directory of images to stores."),

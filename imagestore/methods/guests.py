@@ -9,6 +9,7 @@ from imagestore.actors.commands import (
     DiskOrder,
 )
 from imagestore.actors.guestdisks import disk_of, disk_sizes
+from imagestore.actors.imagedecisions import check_not_retired
 from imagestore.errors import (
     InvalidArgument,
     NoSpace,
@@ -33,9 +34,12 @@ class GuestMethods(Addressing):
     async def verify_disks(self, request: GuestRequest, caller: Caller = LOCAL) -> GuestResponse:
         guest, disks = self._ordered(request)
         actors = self._running()
-        sizes = disk_sizes(disks, actors.operations.state, actors.zpool.view)
         state, view = actors.operations.state, actors.zpool.view
-        wanted = sum(size for number, size in enumerate(sizes) if disk_of(guest, number, state, view) is None)
+        sizes = disk_sizes(disks, state, view)
+        new = [number for number in range(len(disks)) if disk_of(guest, number, state, view) is None]
+        for number in new:
+            check_not_retired(disks[number].image, state)
+        wanted = sum(sizes[number] for number in new)
         free = (await actors.zpool.space()).available
         if wanted > free:
             raise NoSpace(detail=f"{wanted} bytes are asked for, {free} are free and not promised")

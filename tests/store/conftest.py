@@ -11,7 +11,7 @@ import trio
 from msgspec.structs import replace
 
 from imagestore.config import Config
-from imagestore.store import Store, create
+from imagestore.store import SYSTEM, Store, Surroundings
 from tests.imageservice import ImageService
 
 MIB = 1 << 20
@@ -20,9 +20,9 @@ Run = Callable[..., AbstractAsyncContextManager[Store]]
 
 
 @asynccontextmanager
-async def running(config: Config) -> AsyncIterator[Store]:
+async def running(config: Config, *, surroundings: Surroundings = SYSTEM) -> AsyncIterator[Store]:
     """A store that is ready; destroyed at the end, its data left."""
-    store = create(config)
+    store = Store(config, surroundings=surroundings)
     async with trio.open_nursery() as nursery:
         await nursery.start(store.run)
         try:
