@@ -20,25 +20,38 @@ from msgspec import Struct
 
 from imagestore import errors
 from imagestore.model import (
+    AdoptRequest,
+    AdoptResponse,
+    AliasRequest,
+    CollectRequest,
     Guest,
     GuestRequest,
     GuestResponse,
     Image,
     ImageRequest,
     ImageResponse,
+    PublishRequest,
     ReceiveResponse,
+    ReleaseRequest,
+    ReleaseResponse,
     Snapshot,
     SnapshotRequest,
     SnapshotResponse,
+    Source,
+    SourceRequest,
+    SourceResponse,
+    UploadRequest,
     Volume,
     VolumeRequest,
     VolumeResponse,
 )
+from imagestore.wiretexts import error_of
 
 DEFAULT_SERVER = "http://127.0.0.1:19999"
 RPC_PATH = "/_mistify_RPC_"
 DOWNLOAD_PATH = "/snapshots/download"
 RECEIVE_PATH = "/volumes/receive"
+UPLOAD_PATH = "/images/upload"
 
 PIECE_BYTES = 1 << 20
 """Most bytes of a download that are held at once."""
@@ -50,68 +63,6 @@ _JSON: Mapping[str, str] = {"Content-Type": "application/json"}
 _PLACE = re.compile(r"bytes (?:([0-9]+)-[0-9]+|\*)/([0-9]+)\Z")
 
 _Answer = TypeVar("_Answer", bound=Struct)
-
-_EXACT: dict[str, type[errors.ImageStoreError]] = {
-    "not found": errors.NotFound,
-    "not a valid dataset": errors.NotValid,
-    "not a volume": errors.NotVolume,
-    "not a snapshot": errors.NotSnapshot,
-    "invalid argument": errors.InvalidArgument,
-    "need an id": errors.InvalidArgument,
-    "need id": errors.InvalidArgument,
-    "need dest": errors.InvalidArgument,
-    "need a dest": errors.InvalidArgument,
-    "need a valid size": errors.InvalidArgument,
-    "invalid snapshot dest": errors.InvalidArgument,
-    "cannot create a snapshot of a snapshot": errors.InvalidArgument,
-    errors.NoSpace.text: errors.NoSpace,
-    errors.TemporarilyUnavailable.text: errors.TemporarilyUnavailable,
-    errors.DeadlineExceeded.text: errors.DeadlineExceeded,
-    errors.ReadOnly.text: errors.ReadOnly,
-    errors.Stopping.text: errors.Stopping,
-    errors.Cancelled.text: errors.Cancelled,
-    "store is starting": errors.TemporarilyUnavailable,
-    "store is not running": errors.TemporarilyUnavailable,
-    "store has ended": errors.TemporarilyUnavailable,
-}
-
-_BEGINNINGS: tuple[tuple[str, type[errors.ImageStoreError]], ...] = (
-    ("dataset already exists", errors.AlreadyExists),
-    ("snapshot has dependent clones: ", errors.HasClones),
-    ("image has dependent clones: ", errors.HasClones),
-    ("more recent snapshots exist: ", errors.NewerSnapshots),
-    ("snapshot is held: ", errors.Held),
-    ("dataset is in use: ", errors.InUse),
-    ("dataset has been modified: ", errors.Modified),
-    ("dataset has children: ", errors.Blocked),
-    ("dataset cannot be destroyed: ", errors.Blocked),
-    ("dataset belongs to image ", errors.Blocked),
-    ("image is being fetched: ", errors.Blocked),
-    ("no space left on device for the journal", errors.Rejected),
-    ("the journal's queue was full", errors.Rejected),
-    ("the journal's disk was busy", errors.Rejected),
-    ("the journal's disk did not answer", errors.OutcomeUnknown),
-    ("the journal failed: ", errors.OutcomeUnknown),
-    ("something that is not the store's is in the way: ", errors.PoolError),
-    ("the pool's catalog failed", errors.PoolError),
-)
-
-
-_POOL_FAILED = re.compile(r"[a-z ]+ failed: ")
-"""How the pool says what it was doing when the kernel or SQLite refused."""
-
-
-def error_of(text: str) -> errors.ImageStoreError:
-    """The error that the store meant with the one line it sent."""
-    exact = _EXACT.get(text)
-    if exact is not None:
-        return exact(text)
-    for beginning, kind in _BEGINNINGS:
-        if text.startswith(beginning):
-            return kind(text)
-    if _POOL_FAILED.match(text):
-        return errors.PoolError(text)
-    return errors.ImageStoreError(text)
 
 
 class _Problem(Struct, frozen=True):
@@ -157,9 +108,18 @@ class Client:
     def get_image(self, image: str) -> Image:
         return _only(self.call("GetImage", ImageRequest(id=image), ImageResponse).images)
 
-    def request_image(self, image: str, *, type: str = "", source: str = "") -> Image:  # noqa: A002 (the wire's)
-        """Have an image fetched; returns when it is usable."""
-        request = ImageRequest(id=image, type=type, source=source)
+    def request_image(
+        self,
+        image: str,
+        *,
+        type: str = "",  # noqa: A002 (the wire's)
+        source: str = "",
+        sha256: str = "",
+        sums: str = "",
+        keyring: str = "",
+    ) -> Image:
+        """Have an image fetched; returns when it is usable. See ``model.ImageRequest``."""
+        request = ImageRequest(id=image, type=type, source=source, sha256=sha256, sums=sums, keyring=keyring)
         try:
             return _only(self.call("RequestImage", request, ImageResponse).images)
         except errors.ImageStoreError as problem:
@@ -167,8 +127,48 @@ class Client:
                 raise errors.FetchFailed(str(problem)) from problem
             raise
 
-    def delete_image(self, image: str) -> Image:
-        return _only(self.call("DeleteImage", ImageRequest(id=image), ImageResponse).images)
+    def upload_image(self, request: UploadRequest, pieces: Iterable[bytes], size: int | None = None) -> Image:
+        """Have what ``pieces`` make, ``size`` bytes if that is known, taken in as an image."""
+        query = urlencode({"id": request.id, "type": request.type, "sha256": request.sha256})
+        headers = {"Content-Type": "application/octet-stream"}
+        if size is not None:
+            headers["Content-Length"] = str(size)
+        with self._request("POST", f"{UPLOAD_PATH}?{query}", pieces, headers) as response:
+            return _only(msgspec.json.decode(response.read(), type=ImageResponse).images)
+
+    def list_sources(self, image: str = "") -> tuple[Source, ...]:
+        return self.call("ListSources", SourceRequest(id=image), SourceResponse).sources
+
+    def register_source(self, request: SourceRequest) -> Source:
+        return _only(self.call("RegisterSource", request, SourceResponse).sources)
+
+    def remove_source(self, image: str) -> Source:
+        return _only(self.call("RemoveSource", SourceRequest(id=image), SourceResponse).sources)
+
+    def delete_image(self, image: str, *, when_unused: bool = False) -> Image:
+        """With ``when_unused`` one that has clones is hidden, and goes with the last of them."""
+        request = ImageRequest(id=image, whenUnused=when_unused)
+        return _only(self.call("DeleteImage", request, ImageResponse).images)
+
+    def describe_images(self, image: str = "") -> tuple[Image, ...]:
+        """One image or all, hidden ones too, with all that is known of each."""
+        return self.call("DescribeImages", ImageRequest(id=image), ImageResponse).images
+
+    def set_image_alias(self, alias: str, image: str) -> Image:
+        request = AliasRequest(alias=alias, id=image)
+        return _only(self.call("SetImageAlias", request, ImageResponse).images)
+
+    def remove_image_alias(self, alias: str) -> tuple[Image, ...]:
+        """Returns the image that it named, if that is there."""
+        return self.call("RemoveImageAlias", AliasRequest(alias=alias), ImageResponse).images
+
+    def publish_image(self, snapshot: str, image: str, *, type: str = "") -> Image:  # noqa: A002
+        request = PublishRequest(id=image, snapshot=snapshot, type=type)
+        return _only(self.call("PublishImage", request, ImageResponse).images)
+
+    def collect_images(self, *, unused_seconds: int, dry_run: bool) -> tuple[Image, ...]:
+        request = CollectRequest(unusedSeconds=unused_seconds, dryRun=dry_run)
+        return self.call("CollectImages", request, ImageResponse).images
 
     def clone_image(self, image: str, dest: str) -> Volume:
         return _only(self.call("CloneImage", ImageRequest(id=image, dest=dest), VolumeResponse).volumes)
@@ -178,8 +178,8 @@ class Client:
     def list_volumes(self) -> tuple[Volume, ...]:
         return self.call("ListVolumes", VolumeRequest(), VolumeResponse).volumes
 
-    def create_volume(self, volume: str, *, size_mib: int) -> Volume:
-        request = VolumeRequest(id=volume, size=size_mib)
+    def create_volume(self, volume: str, *, size_mib: int, thick: bool = False) -> Volume:
+        request = VolumeRequest(id=volume, size=size_mib, thick=thick)
         return _only(self.call("CreateVolume", request, VolumeResponse).volumes)
 
     def get_volume(self, volume: str) -> Volume:
@@ -188,6 +188,20 @@ class Client:
     def delete_dataset(self, dataset: str, *, force: bool = False) -> tuple[Volume, ...]:
         request = VolumeRequest(id=dataset, force=force)
         return self.call("DeleteDataset", request, VolumeResponse).volumes
+
+    # -- what others made -----------------------------------------------------
+
+    def adopt(self, request: AdoptRequest) -> AdoptResponse:
+        """Take over a volume where it stands; with its ``dryRun`` only say what would be done."""
+        return self.call("AdoptDataset", request, AdoptResponse)
+
+    def adopt_original(self, *, dry_run: bool = False, force: bool = False) -> AdoptResponse:
+        """Take over what the original program left in the pool."""
+        return self.call("AdoptOriginal", AdoptRequest(dryRun=dry_run, force=force), AdoptResponse)
+
+    def release(self, dataset: str, *, dry_run: bool = False) -> ReleaseResponse:
+        """Let go of a volume or an image; its data stay."""
+        return self.call("ReleaseDataset", ReleaseRequest(id=dataset, dryRun=dry_run), ReleaseResponse)
 
     # -- snapshots ------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from imagestore.errors import ImageStoreError
 COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("imagestore.cli.serve:serve", "Run the store."),
     "demo": ("imagestore.cli.demo:demo", "Show a whole life of a throw-away store, kill -9 included."),
-    "image": ("imagestore.cli.imagelife:image", "Fetch, list, name, clone, publish and remove images."),
+    "image": ("imagestore.cli.imagecommands:image", "Fetch, list, name, clone, publish and remove images."),
     "guest": ("imagestore.cli.guests:guest", "Make, list and remove the disks of guests."),
     "volume": ("imagestore.cli.volumes:volume", "Make, list and remove volumes."),
     "snap": ("imagestore.cli.snapshots:snap", "Take, list, remove and go back to snapshots."),
