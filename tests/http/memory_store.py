@@ -29,18 +29,16 @@ from imagestore.model import (
     VolumeResponse,
 )
 from imagestore.service import LOCAL, Caller, Download, Method, Readiness, Upload
+from tests.http.memory_images import MemoryImages
 
 
-class MemoryStore:
+class MemoryStore(MemoryImages):
     """A pool called ``mem``; ``requestable`` are the images its source has, by size in MiB."""
 
-    pool_name = "mem"
-
     def __init__(self, requestable: dict[str, int] | None = None) -> None:
+        super().__init__()
         self.requestable = requestable or {}
-        self.images: dict[str, Image] = {}
         self.volumes: dict[str, int] = {}
-        self.snapshots: dict[str, bytes] = {}
         self.callers: list[Caller] = []
         self.ready = Readiness(ready=True)
         self.open_downloads = 0
@@ -245,6 +243,7 @@ class MemoryStore:
                     etag=f"1f2e3d4c5b6a7988{f'-{request.base}' if request.base else ''}",
                     chunks=chunks,
                     measure=measure,
+                    size=self.known.get(name),
                 )
         finally:
             self.open_downloads -= 1
