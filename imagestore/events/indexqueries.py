@@ -30,6 +30,9 @@ class Wanted(Struct, frozen=True, kw_only=True):
     limit: int = 100
 
 
+LARGEST = (1 << 63) - 1
+"""What SQLite holds; whatever is larger is as good as never."""
+
 _WHO = "who = (SELECT number FROM words WHERE kind = 1 AND word = ?)"
 
 
@@ -45,7 +48,7 @@ def operations_query(wanted: Wanted) -> Query:
     ):
         if value:
             terms.append(term)
-            values.append(value)
+            values.append(min(value, LARGEST) if isinstance(value, int) else value)
     if wanted.outcome == "running":
         terms.append("last_seq IS NULL")
     elif wanted.outcome:
@@ -64,7 +67,7 @@ def operations_query(wanted: Wanted) -> Query:
 def search_query(wanted: Filter, last: int | None) -> Query:
     """Rows of seq, the last first."""
     terms = ["seq >= ?"]
-    values: list[object] = [wanted.from_seq]
+    values: list[object] = [min(wanted.from_seq, LARGEST)]
     for inside, names in _subjects(wanted):
         whole = "operation IN (SELECT operation FROM events WHERE operation IS NOT NULL AND " + inside + ")"
         terms.append("(" + inside + " OR " + whole + ")")
@@ -82,7 +85,7 @@ def search_query(wanted: Filter, last: int | None) -> Query:
     for term, moment in (("time_ns >= ?", wanted.since_ns), ("time_ns <= ?", wanted.until_ns)):
         if moment is not None:
             terms.append(term)
-            values.append(moment)
+            values.append(min(moment, LARGEST))
     query = "SELECT seq FROM events WHERE " + " AND ".join(terms)
     return query + " ORDER BY seq DESC LIMIT ?", [*values, -1 if last is None else last]
 
