@@ -15,38 +15,34 @@ undo the operation in another life: names to be made, and guid and createtxg
 of everything that may be destroyed.
 """
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from msgspec import Meta, Struct
-
-UInt64 = Annotated[int, Meta(ge=0)]
-
-DatasetKind = Literal["filesystem", "volume", "snapshot"]
-Role = Literal["image", "disk", "volume", "parent", "snapshot", "staging"]
-"""What a dataset is to the store; the pool's tag ``imagestore:kind`` says the same."""
-
-
-class _Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
-    """Base of everything in a frame's body."""
-
-
-class DatasetId(_Record, frozen=True, kw_only=True):
-    """A dataset as an intent or fact names it."""
-
-    name: str
-    guid: UInt64
-    createtxg: UInt64
-
+from imagestore.events.imagefacts import AliasRemoved as AliasRemoved
+from imagestore.events.imagefacts import AliasSet as AliasSet
+from imagestore.events.imagefacts import ImageCompleted as ImageCompleted
+from imagestore.events.imagefacts import ImageDeleted as ImageDeleted
+from imagestore.events.imagefacts import ImageFailed as ImageFailed
+from imagestore.events.imagefacts import ImagePublished as ImagePublished
+from imagestore.events.imagefacts import ImageReleased as ImageReleased
+from imagestore.events.imagefacts import ImageRequested as ImageRequested
+from imagestore.events.imagefacts import ImageRetired as ImageRetired
+from imagestore.events.imagefacts import ImageRevived as ImageRevived
+from imagestore.events.imagefacts import SourceRegistered as SourceRegistered
+from imagestore.events.imagefacts import SourceRemoved as SourceRemoved
+from imagestore.events.record import DatasetId as DatasetId
+from imagestore.events.record import DatasetKind as DatasetKind
+from imagestore.events.record import Record, UInt64
+from imagestore.events.record import Role as Role
 
 # --- intents -----------------------------------------------------------------
 
 
-class NewParent(_Record, frozen=True, kw_only=True, tag="parent", tag_field="new"):
+class NewParent(Record, frozen=True, kw_only=True, tag="parent", tag_field="new"):
     name: str
     guest: str = ""
 
 
-class NewBlank(_Record, frozen=True, kw_only=True, tag="blank", tag_field="new"):
+class NewBlank(Record, frozen=True, kw_only=True, tag="blank", tag_field="new"):
     """A blank volume or disk; ``size_bytes`` is its volsize, all of it set aside if it is ``thick``."""
 
     name: str
@@ -56,7 +52,7 @@ class NewBlank(_Record, frozen=True, kw_only=True, tag="blank", tag_field="new")
     thick: bool = False
 
 
-class NewClone(_Record, frozen=True, kw_only=True, tag="clone", tag_field="new"):
+class NewClone(Record, frozen=True, kw_only=True, tag="clone", tag_field="new"):
     """A clone of an image's snapshot; ``size_bytes`` is its volsize."""
 
     name: str
@@ -70,13 +66,13 @@ class NewClone(_Record, frozen=True, kw_only=True, tag="clone", tag_field="new")
 NewDataset = NewParent | NewBlank | NewClone
 
 
-class CreateIntent(_Record, frozen=True, kw_only=True, tag="create", tag_field="intent"):
+class CreateIntent(Record, frozen=True, kw_only=True, tag="create", tag_field="intent"):
     """Make these, in this order, all or none."""
 
     datasets: tuple[NewDataset, ...]
 
 
-class SnapshotIntent(_Record, frozen=True, kw_only=True, tag="snapshot", tag_field="intent"):
+class SnapshotIntent(Record, frozen=True, kw_only=True, tag="snapshot", tag_field="intent"):
     """Snapshot these datasets as ``@snapshot`` at one instant."""
 
     datasets: tuple[DatasetId, ...]
@@ -84,14 +80,14 @@ class SnapshotIntent(_Record, frozen=True, kw_only=True, tag="snapshot", tag_fie
     guest: str = ""
 
 
-class DestroyIntent(_Record, frozen=True, kw_only=True, tag="destroy", tag_field="intent"):
+class DestroyIntent(Record, frozen=True, kw_only=True, tag="destroy", tag_field="intent"):
     """Destroy exactly these; ``image`` is set when it is an image that goes."""
 
     datasets: tuple[DatasetId, ...]
     image: str = ""
 
 
-class RollbackIntent(_Record, frozen=True, kw_only=True, tag="rollback", tag_field="intent"):
+class RollbackIntent(Record, frozen=True, kw_only=True, tag="rollback", tag_field="intent"):
     """Set the volumes of ``snapshots`` back, destroying ``newer`` snapshots."""
 
     snapshots: tuple[DatasetId, ...]
@@ -99,7 +95,7 @@ class RollbackIntent(_Record, frozen=True, kw_only=True, tag="rollback", tag_fie
     newer: tuple[DatasetId, ...] = ()
 
 
-class FetchIntent(_Record, frozen=True, kw_only=True, tag="fetch", tag_field="intent"):
+class FetchIntent(Record, frozen=True, kw_only=True, tag="fetch", tag_field="intent"):
     """Fetch an image; it grows as ``staging`` until it is whole.
 
     ``source`` as of ``actors.origin.Origin``: "" is the image service.
@@ -115,7 +111,7 @@ class FetchIntent(_Record, frozen=True, kw_only=True, tag="fetch", tag_field="in
     size_bytes: int = 0
 
 
-class ReceiveIntent(_Record, frozen=True, kw_only=True, tag="receive", tag_field="intent"):
+class ReceiveIntent(Record, frozen=True, kw_only=True, tag="receive", tag_field="intent"):
     """Bring a send stream in: onto ``volume``, or as the new volume ``name`` when that is None.
 
     ``base`` is the snapshot that the stream is from: the newest of ``volume``,
@@ -133,7 +129,7 @@ class ReceiveIntent(_Record, frozen=True, kw_only=True, tag="receive", tag_field
     disk: str = ""
 
 
-class PublishIntent(_Record, frozen=True, kw_only=True, tag="publish", tag_field="intent"):
+class PublishIntent(Record, frozen=True, kw_only=True, tag="publish", tag_field="intent"):
     """Make an image of its own of ``snapshot``, a volume's; it grows as staging until it is whole."""
 
     image: str
@@ -141,13 +137,13 @@ class PublishIntent(_Record, frozen=True, kw_only=True, tag="publish", tag_field
     type: str = ""
 
 
-class NoteIntent(_Record, frozen=True, kw_only=True, tag="note", tag_field="intent"):
+class NoteIntent(Record, frozen=True, kw_only=True, tag="note", tag_field="intent"):
     """Say this in the journal; nothing changes in the pool."""
 
-    fact: "AliasSet | AliasRemoved | ImageRetired | ImageRevived | SourceRegistered | SourceRemoved"
+    fact: AliasSet | AliasRemoved | ImageRetired | ImageRevived | SourceRegistered | SourceRemoved
 
 
-class Adoptee(_Record, frozen=True, kw_only=True):
+class Adoptee(Record, frozen=True, kw_only=True):
     """A dataset that others made, and what it is to be to the store."""
 
     name: str
@@ -159,7 +155,7 @@ class Adoptee(_Record, frozen=True, kw_only=True):
     disk: str = ""
 
 
-class AdoptIntent(_Record, frozen=True, kw_only=True, tag="adopt", tag_field="intent"):
+class AdoptIntent(Record, frozen=True, kw_only=True, tag="adopt", tag_field="intent"):
     """Take these over where they stand, after making ``parents``; nothing but tags changes.
 
     ``image`` is set when they are an image of ``type``, whose content is ``snapshot``.
@@ -172,7 +168,7 @@ class AdoptIntent(_Record, frozen=True, kw_only=True, tag="adopt", tag_field="in
     snapshot: DatasetId | None = None
 
 
-class ReleaseIntent(_Record, frozen=True, kw_only=True, tag="release", tag_field="intent"):
+class ReleaseIntent(Record, frozen=True, kw_only=True, tag="release", tag_field="intent"):
     """Take our tags off these and forget them; ``image`` is set when it is an image that is released."""
 
     datasets: tuple[DatasetId, ...]
@@ -196,7 +192,7 @@ Intent = (
 # --- operations ----------------------------------------------------------------
 
 
-class Shown(_Record, frozen=True, kw_only=True):
+class Shown(Record, frozen=True, kw_only=True):
     """A dataset as an answer shows it; ``written_bytes`` is a snapshot's."""
 
     name: str
@@ -205,7 +201,7 @@ class Shown(_Record, frozen=True, kw_only=True):
     written_bytes: int = 0
 
 
-class OperationStarted(_Record, frozen=True, kw_only=True, tag="operation-started", tag_field="event"):
+class OperationStarted(Record, frozen=True, kw_only=True, tag="operation-started", tag_field="event"):
     """Accepted, and durable before anything happens.
 
     ``method`` is the RPC method, ``subject`` the dataset, guest or image it is
@@ -231,13 +227,13 @@ class OperationStarted(_Record, frozen=True, kw_only=True, tag="operation-starte
     shown: str = ""
 
 
-class OperationResumed(_Record, frozen=True, kw_only=True, tag="operation-resumed", tag_field="event"):
+class OperationResumed(Record, frozen=True, kw_only=True, tag="operation-resumed", tag_field="event"):
     """Another life takes the operation up again; durable before each try."""
 
     attempt: int
 
 
-class OperationFinished(_Record, frozen=True, kw_only=True, tag="operation-finished", tag_field="event"):
+class OperationFinished(Record, frozen=True, kw_only=True, tag="operation-finished", tag_field="event"):
     """The end.  ``error`` is one line; ``error_type`` the class of ``errors`` it was.
 
     ``answer`` are the datasets that ``OperationStarted.answer`` names, as they were then.
@@ -253,7 +249,7 @@ class OperationFinished(_Record, frozen=True, kw_only=True, tag="operation-finis
 # --- facts about datasets ----------------------------------------------------
 
 
-class DatasetCreated(_Record, frozen=True, kw_only=True, tag="dataset-created", tag_field="event"):
+class DatasetCreated(Record, frozen=True, kw_only=True, tag="dataset-created", tag_field="event"):
     """A dataset of ours exists.  ``origin`` is the snapshot it is a clone of."""
 
     name: str
@@ -268,7 +264,7 @@ class DatasetCreated(_Record, frozen=True, kw_only=True, tag="dataset-created", 
     disk: str = ""
 
 
-class DatasetAdopted(_Record, frozen=True, kw_only=True, tag="dataset-adopted", tag_field="event"):
+class DatasetAdopted(Record, frozen=True, kw_only=True, tag="dataset-adopted", tag_field="event"):
     """A dataset that others had made is ours from now on."""
 
     name: str
@@ -283,7 +279,7 @@ class DatasetAdopted(_Record, frozen=True, kw_only=True, tag="dataset-adopted", 
     disk: str = ""
 
 
-class DatasetReleased(_Record, frozen=True, kw_only=True, tag="dataset-released", tag_field="event"):
+class DatasetReleased(Record, frozen=True, kw_only=True, tag="dataset-released", tag_field="event"):
     """A dataset is ours no longer; it stays in the pool."""
 
     name: str
@@ -291,13 +287,13 @@ class DatasetReleased(_Record, frozen=True, kw_only=True, tag="dataset-released"
     createtxg: UInt64
 
 
-class DatasetDestroyed(_Record, frozen=True, kw_only=True, tag="dataset-destroyed", tag_field="event"):
+class DatasetDestroyed(Record, frozen=True, kw_only=True, tag="dataset-destroyed", tag_field="event"):
     name: str
     guid: UInt64
     createtxg: UInt64
 
 
-class DatasetRenamed(_Record, frozen=True, kw_only=True, tag="dataset-renamed", tag_field="event"):
+class DatasetRenamed(Record, frozen=True, kw_only=True, tag="dataset-renamed", tag_field="event"):
     """Same identity, other name. What moved along (snapshots, children) has its own event."""
 
     name: str
@@ -306,7 +302,7 @@ class DatasetRenamed(_Record, frozen=True, kw_only=True, tag="dataset-renamed", 
     createtxg: UInt64
 
 
-class DatasetRolledBack(_Record, frozen=True, kw_only=True, tag="dataset-rolled-back", tag_field="event"):
+class DatasetRolledBack(Record, frozen=True, kw_only=True, tag="dataset-rolled-back", tag_field="event"):
     """The volume's content is that of ``snapshot`` again."""
 
     name: str
@@ -316,7 +312,7 @@ class DatasetRolledBack(_Record, frozen=True, kw_only=True, tag="dataset-rolled-
     size_bytes: int = 0
 
 
-class DatasetReceived(_Record, frozen=True, kw_only=True, tag="dataset-received", tag_field="event"):
+class DatasetReceived(Record, frozen=True, kw_only=True, tag="dataset-received", tag_field="event"):
     """A stream came onto the volume: its content is that of ``snapshot``, which came last."""
 
     name: str
@@ -326,7 +322,7 @@ class DatasetReceived(_Record, frozen=True, kw_only=True, tag="dataset-received"
     size_bytes: int = 0
 
 
-class DatasetLost(_Record, frozen=True, kw_only=True, tag="dataset-lost", tag_field="event"):
+class DatasetLost(Record, frozen=True, kw_only=True, tag="dataset-lost", tag_field="event"):
     """Ours by the journal, no longer in the pool: somebody destroyed it."""
 
     name: str
@@ -334,97 +330,10 @@ class DatasetLost(_Record, frozen=True, kw_only=True, tag="dataset-lost", tag_fi
     createtxg: UInt64
 
 
-# --- facts about images ----------------------------------------------------------
-
-
-class ImageRequested(_Record, frozen=True, kw_only=True, tag="image-requested", tag_field="event"):
-    """An image id became known, or is fetched again; the order of these is the order of ListImages."""
-
-    image: str
-    type: str = ""
-    source: str = ""
-
-
-class ImageCompleted(_Record, frozen=True, kw_only=True, tag="image-completed", tag_field="event"):
-    """The image is whole under its name.  ``sha256`` is of the body as it was fetched, hex, "" if unknown."""
-
-    image: str
-    volume: DatasetId
-    snapshot: DatasetId
-    size_bytes: int
-    sha256: str = ""
-
-
-class ImageFailed(_Record, frozen=True, kw_only=True, tag="image-failed", tag_field="event"):
-    image: str
-    reason: str
-
-
-class ImagePublished(_Record, frozen=True, kw_only=True, tag="image-published", tag_field="event"):
-    """An image id became known, or is another image now: a copy of ``snapshot``, a volume's of this pool."""
-
-    image: str
-    snapshot: DatasetId
-    type: str = ""
-
-
-class ImageRetired(_Record, frozen=True, kw_only=True, tag="image-retired", tag_field="event"):
-    """Hidden from now on, and deleted by the store itself when its last clone goes."""
-
-    image: str
-
-
-class ImageRevived(_Record, frozen=True, kw_only=True, tag="image-revived", tag_field="event"):
-    """Asked for again while it was retired: an image as before."""
-
-    image: str
-
-
-class AliasSet(_Record, frozen=True, kw_only=True, tag="alias-set", tag_field="event"):
-    """The alias names this image from now on, whatever it named before."""
-
-    alias: str
-    image: str
-
-
-class AliasRemoved(_Record, frozen=True, kw_only=True, tag="alias-removed", tag_field="event"):
-    alias: str
-
-
-class SourceRegistered(_Record, frozen=True, kw_only=True, tag="source-registered", tag_field="event"):
-    """The image is fetched from ``address`` from now on, not from the image service.
-
-    ``sha256`` (hex, "" if not given) is what its body must be; ``sums`` the
-    address of a list of sums that has the image's, "" if there is none.
-    Addresses carry no credentials.
-    """
-
-    image: str
-    address: str
-    sha256: str = ""
-    sums: str = ""
-
-
-class SourceRemoved(_Record, frozen=True, kw_only=True, tag="source-removed", tag_field="event"):
-    """The image is the image service's again."""
-
-    image: str
-
-
-class ImageReleased(_Record, frozen=True, kw_only=True, tag="image-released", tag_field="event"):
-    """The image is no image any more; what it consisted of stays in the pool."""
-
-    image: str
-
-
-class ImageDeleted(_Record, frozen=True, kw_only=True, tag="image-deleted", tag_field="event"):
-    image: str
-
-
 # --- facts about the store itself ---------------------------------------------------
 
 
-class JournalOpened(_Record, frozen=True, kw_only=True, tag="journal-opened", tag_field="event"):
+class JournalOpened(Record, frozen=True, kw_only=True, tag="journal-opened", tag_field="event"):
     """A process took the journal for writing; the epoch grows by one each time."""
 
     epoch: int
@@ -433,7 +342,7 @@ class JournalOpened(_Record, frozen=True, kw_only=True, tag="journal-opened", ta
     host: str = ""
 
 
-class JournalCut(_Record, frozen=True, kw_only=True, tag="journal-cut", tag_field="event"):
+class JournalCut(Record, frozen=True, kw_only=True, tag="journal-cut", tag_field="event"):
     """A torn tail was cut off when the journal was opened; its bytes are kept in ``saved_as``."""
 
     segment: str
@@ -442,7 +351,7 @@ class JournalCut(_Record, frozen=True, kw_only=True, tag="journal-cut", tag_fiel
     saved_as: str
 
 
-class SegmentsArchived(_Record, frozen=True, kw_only=True, tag="segments-archived", tag_field="event"):
+class SegmentsArchived(Record, frozen=True, kw_only=True, tag="segments-archived", tag_field="event"):
     """Segments ``first`` to ``last`` of this journal were moved to ``place``.
 
     With them went the events up to ``last_seq``; ``hash`` (hex) is that of the last frame that went.
@@ -455,7 +364,7 @@ class SegmentsArchived(_Record, frozen=True, kw_only=True, tag="segments-archive
     place: str
 
 
-class PoolAttached(_Record, frozen=True, kw_only=True, tag="pool-attached", tag_field="event"):
+class PoolAttached(Record, frozen=True, kw_only=True, tag="pool-attached", tag_field="event"):
     """The pool that this journal describes."""
 
     driver: str
@@ -493,7 +402,7 @@ Event = (
 )
 
 
-class Envelope(_Record, frozen=True, kw_only=True):
+class Envelope(Record, frozen=True, kw_only=True):
     """One event as it stands in the journal.
 
     ``id`` is a UUIDv7.  ``seq`` is gapless from 1.  ``time_ns`` is the wall
