@@ -34,7 +34,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "store": GROUND
     | {"actors", "attachment", "config", "events", "http", "methods", "pools", "service", "streams"},
     "http": GROUND | {"config", "service"},
-    "client": GROUND | {"service"},
+    "wiretexts": GROUND,
+    "client": GROUND | {"service", "wiretexts"},
     "cli": GROUND | {"client", "config", "events", "rebuild", "service", "store", "streams"},
     "__main__": {"cli"},
 }

@@ -18,9 +18,6 @@ from imagestore.errors import ConfigError, FetchFailed, FetchUnreachable
 from imagestore.events.state import SourceRecord
 from imagestore.streams import openpgp, sums
 
-SIGNATURE_SUFFIXES = (".gpg", ".sign", ".asc", ".sig")
-"""What publishers call the detached signature of a list, after the list's own name."""
-
 SIGNATURE_BYTES = 256 << 10
 
 SECONDS = 60.0
@@ -68,11 +65,11 @@ class SumsReader(Struct, frozen=True, kw_only=True):
             return listed
         if openpgp.is_clearsigned(listed):
             return await trio.to_thread.run_sync(openpgp.verified, listed, None, keyring)
-        for suffix in SIGNATURE_SUFFIXES:
+        for suffix in openpgp.SIGNATURE_SUFFIXES:
             signature = await self._fetch(_beside(address, suffix), SIGNATURE_BYTES)
             if signature is not None:
                 return await trio.to_thread.run_sync(openpgp.verified, listed, signature, keyring)
-        names = ", ".join(last_component(address) + suffix for suffix in SIGNATURE_SUFFIXES)
+        names = ", ".join(last_component(address) + suffix for suffix in openpgp.SIGNATURE_SUFFIXES)
         raise FetchFailed(f"the sums file is not signed: no signature in it, and none of {names} is there")
 
     async def _fetch(self, address: str, most_bytes: int) -> bytes | None:

@@ -1,21 +1,14 @@
-"""``imagestore image``: fetch, list, show, clone and remove images, over RPC."""
-
-import threading
+"""``imagestore image``: list, show, clone and remove images, over RPC."""
 
 import click
 from msgspec import UNSET
 
 from imagestore.cli.connection import confirm, connected, examples, yes_option
 from imagestore.cli.output import Column, Format, output_option, show_one, show_rows
-from imagestore.cli.progress import Report, progress, shows_progress
 from imagestore.cli.sizes import show_bytes, show_mib
 from imagestore.cli.volumes import VOLUME_COLUMNS
 from imagestore.client import Client
-from imagestore.errors import ImageStoreError
 from imagestore.model import Image
-
-POLL_SECONDS = 0.5
-"""How often a progress bar asks."""
 
 
 def _status(image: Image) -> str:
@@ -38,53 +31,6 @@ IMAGE_COLUMNS = (
 @click.group()
 def image() -> None:
     """Fetch, list, show, clone and remove images."""
-
-
-@image.command(
-    epilog=examples("imagestore image pull deb12", "imagestore image pull deb12 --type kvm -o json")
-)
-@click.argument("image_id", metavar="ID")
-@click.option("--type", "image_type", default="", metavar="TYPE", help="What the image is for, e.g. kvm.")
-@output_option
-@connected
-def pull(client: Client, image_id: str, image_type: str, output: Format) -> None:
-    """Have an image fetched from the image service, and wait until it is usable.
-
-    Giving up here does not stop the store: the same command again joins the same fetch.
-    """
-    if not shows_progress():
-        show_one(client.request_image(image_id, type=image_type), IMAGE_COLUMNS, output)
-        return
-    with progress(image_id) as report:
-        fetched = _pull_watched(client, image_id, image_type, report)
-    show_one(fetched, IMAGE_COLUMNS, output)
-
-
-def _pull_watched(client: Client, image_id: str, image_type: str, report: Report) -> Image:
-    """Wait in a thread for the answer, and here ask how far it is."""
-    answers: list[Image | BaseException] = []
-
-    def wait() -> None:
-        try:
-            answers.append(client.request_image(image_id, type=image_type))
-        except BaseException as problem:
-            answers.append(problem)
-
-    waiting = threading.Thread(target=wait, daemon=True)
-    waiting.start()
-    while waiting.is_alive():
-        waiting.join(POLL_SECONDS)
-        try:
-            seen = client.get_image(image_id)
-        except ImageStoreError:
-            continue  # not known yet, or the other thread will say what is wrong
-        if seen.progress is not UNSET:
-            status = seen.status if seen.status is not UNSET else ""
-            report(status, seen.progress.done_bytes, seen.progress.total_bytes)
-    (answer,) = answers
-    if isinstance(answer, BaseException):
-        raise answer
-    return answer
 
 
 @image.command("ls", epilog=examples("imagestore image ls", "imagestore image ls -o jsonl | jq .id"))

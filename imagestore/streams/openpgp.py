@@ -21,6 +21,9 @@ SEARCH_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 SECONDS: Final = 30
 MEMORY_BYTES: Final = 512 << 20
 MOST_KEYRING_BYTES: Final = 512 << 10
+SIGNATURE_SUFFIXES: Final = (".gpg", ".sign", ".asc", ".sig")
+"""What publishers call the detached signature of a list of sums, after the list's own name."""
+
 CLEARSIGNED: Final = b"-----BEGIN PGP SIGNED MESSAGE-----"
 
 _ARMOR: Final = re.compile(

@@ -22,6 +22,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self.images: dict[str, dict[str, Any]] = {}
+        self.sources: dict[str, dict[str, Any]] = {}
         self.volumes: dict[str, int] = {}
         self.snapshots: dict[str, int] = {}
         self.calls: list[tuple[str, dict[str, Any]]] = []
@@ -47,6 +48,9 @@ class MemoryStore:
             def do_POST(self) -> None:
                 if self.path.startswith("/volumes/receive"):
                     self.receive()
+                    return
+                if self.path.startswith("/images/upload"):
+                    self.upload()
                     return
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 if self.path == "/snapshots/download":
@@ -117,11 +121,7 @@ class MemoryStore:
                     text = json.dumps(store.problem).encode()
                     self.answer(store.problem["status"], "application/problem+json", text)
                     return
-                body = bytearray()
-                while size := int(self.rfile.readline(), 16):
-                    body += self.rfile.read(size)
-                    self.rfile.readline()
-                self.rfile.readline()
+                body = self.body()
                 asked = parse_qs(urlsplit(self.path).query)
                 (name,) = asked["id"]
                 store.calls.append(("receive", {"id": name, "force": asked["force"] == ["true"]}))
@@ -129,6 +129,26 @@ class MemoryStore:
                 store.volumes[name], store.snapshots[f"{name}@a"] = 8, 3
                 reply = {"volume": store.volume(name), "snapshots": [store.snapshot(f"{name}@a")]}
                 self.answer(200, "application/json", json.dumps(reply).encode())
+
+            def upload(self) -> None:
+                body = self.body()
+                asked = parse_qs(urlsplit(self.path).query)
+                request: dict[str, Any] = {key: values[0] for key, values in asked.items()}
+                request["announced"] = self.headers.get("Content-Length")
+                store.calls.append(("upload", request))
+                store.received[request["id"]] = body
+                reply = store.request_image({"type": "", **request})
+                self.answer(200, "application/json", json.dumps(reply).encode())
+
+            def body(self) -> bytes:
+                if "Content-Length" in self.headers:
+                    return self.rfile.read(int(self.headers["Content-Length"]))
+                body = bytearray()
+                while size := int(self.rfile.readline(), 16):
+                    body += self.rfile.read(size)
+                    self.rfile.readline()
+                self.rfile.readline()
+                return bytes(body)
 
             def answer(self, status: int, content_type: str, body: bytes) -> None:
                 self.send_response(status)
@@ -169,6 +189,16 @@ class MemoryStore:
 
     def get_image(self, request: dict[str, Any]) -> dict[str, Any]:
         return {"images": [self.images[request["id"]]]}
+
+    def list_sources(self, request: dict[str, Any]) -> dict[str, Any]:
+        return {"sources": list(self.sources.values())}
+
+    def register_source(self, request: dict[str, Any]) -> dict[str, Any]:
+        self.sources[request["id"]] = request
+        return {"sources": [request]}
+
+    def remove_source(self, request: dict[str, Any]) -> dict[str, Any]:
+        return {"sources": [self.sources.pop(request["id"])]}
 
     def request_image(self, request: dict[str, Any]) -> dict[str, Any]:
         name = request["id"]

@@ -145,7 +145,7 @@ def test_a_size_that_is_none_is_refused_before_anything_is_asked(
 def test_volume_rm_passes_force_on(run: Run, memory_store: MemoryStore) -> None:
     memory_store.volumes["v"] = 1
     assert run("volume", "rm", "v", "--force").status == 0
-    assert memory_store.calls == [("DeleteDataset", {"id": "v", "size": 0, "force": True})]
+    assert memory_store.calls == [("DeleteDataset", {"id": "v", "size": 0, "force": True, "thick": False})]
 
 
 def test_a_guest_gets_its_disks_in_order(run: Run, memory_store: MemoryStore) -> None:
