@@ -318,3 +318,19 @@ class OperationResponse(Struct, frozen=True, kw_only=True):
 
     operations: tuple[Operation, ...]
     next: int = 0
+
+
+class EventsRequest(Struct, frozen=True, kw_only=True):
+    """Which events are to be told: those after event ``after`` (None: after the last there is now).
+
+    Filters are as of ``imagestore log``; ``types`` are the journal's names of
+    events, () means all.
+    """
+
+    after: int | None = None
+    operation: str = ""
+    dataset: str = ""
+    guest: str = ""
+    image: str = ""
+    who: str = ""
+    types: tuple[str, ...] = ()

@@ -5,7 +5,7 @@ implements it.  The table is the one list of RPC methods: names, request and
 answer types, documentation spellings.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeVar
 
@@ -17,6 +17,7 @@ from imagestore.model import (
     AdoptResponse,
     AliasRequest,
     CollectRequest,
+    EventsRequest,
     GuestRequest,
     GuestResponse,
     ImageRequest,
@@ -172,6 +173,34 @@ class Download(Struct, frozen=True, kw_only=True):
     """How many bytes the whole stream has, where that is known already."""
 
 
+class Told(Protocol):
+    """One event: its seq, its type's name in the journal, its envelope as JSON on one line."""
+
+    @property
+    def seq(self) -> int: ...
+    @property
+    def type(self) -> str: ...
+    @property
+    def data(self) -> bytes: ...
+
+
+class Events(Protocol):
+    """A reader of the event feed.
+
+    ``position`` is the last event that was looked at, wanted or not: reading
+    can be taken up there by another reader.
+    """
+
+    @property
+    def position(self) -> int: ...
+
+    async def next(self) -> Sequence[Told] | None:
+        """The next events that are wanted, perhaps none of those looked at; None when the store stops.
+
+        Waits for what is not there yet. Cancelling it loses nothing.
+        """
+
+
 class Upload(Protocol[Received]):
     """A body on its way into the store.  Leaving its context before :meth:`finish` gives it up."""
 
@@ -270,6 +299,13 @@ class Service(Protocol):
 
         None when it is not known yet and ``measure`` is off: measuring takes as
         long as sending.  Raises as :meth:`download`.
+        """
+        ...
+
+    async def events(self, request: EventsRequest, caller: Caller = LOCAL) -> Events:
+        """Events in the order of the journal, without a gap or a double: old ones, and those to come.
+
+        Raises InvalidArgument: ``after`` is after the journal's end.
         """
         ...
 

@@ -55,6 +55,7 @@ from imagestore.errors import ConfigError, PoolError, PoolMismatch
 from imagestore.events import reader
 from imagestore.events.catalogue import PoolAttached
 from imagestore.events.files import SYSTEM_FILES, Files
+from imagestore.events.feed import Feed
 from imagestore.events.index import open_index
 from imagestore.events.journal import Journal, JournalSettings, open_journal
 from imagestore.http.server import serve_http
@@ -114,6 +115,7 @@ class Store(Methods):
         self._ended = trio.Event()
         self._begun = False
         self._http_stop = trio.Event()
+        self._feed: Feed | None = None
         self._sums = SumsReader(
             check_address=parse_allowed(config.allow_private_sources).check,
             keyring=config.sums_keyring,
@@ -210,6 +212,10 @@ class Store(Methods):
         operations = Operations(journal, zpool, new_id=new_id, now_ns=now_ns, trace=self._trace)
         cache = (config.cache or f"{config.journal}.cache") if threads else ""
         index = open_index(config.journal, cache, files=self._surroundings.files)
+        self._feed = feed = Feed(
+            config.journal, journal.state.seq, files=self._surroundings.files, threads=threads
+        )
+        journal.watch(feed.observe)
         archive = Archive(journal, index, threads=threads)
         keys = Keys(operations.history, archive, now_ns=now_ns, check_writable=operations.check_writable)
         spools = None if self._surroundings.open_pool is not None else _spools(config, driver)
@@ -247,6 +253,7 @@ class Store(Methods):
                     receptions,
                     archive,
                     keys,
+                    feed,
                     now_ns=self._surroundings.now_ns,
                 )
                 task_status.started()
@@ -288,6 +295,8 @@ class Store(Methods):
     def stop_http(self) -> None:
         """Not ready any more; HTTP finishes its requests. Fetches are left to the next life at once."""
         self._http_stop.set()
+        if self._feed is not None:
+            self._feed.close()
         if self._actors is not None:
             self._actors.fetcher.close()
 

@@ -14,7 +14,7 @@ from quart import Response
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
-from imagestore.http import downloads, images, rpc, uploads
+from imagestore.http import downloads, events, images, rpc, uploads
 from imagestore.http.answer import Answer, text_answer
 from imagestore.http.exchange import Exchange, connection_of
 from imagestore.http.incidents import one_line, report_incident
@@ -36,6 +36,7 @@ class Application:
     def __init__(self, service: Service, settings: HttpSettings) -> None:
         self._service = service
         self._settings = settings
+        self._feeds = events.Feeds(service)
         self._quart = quart_application(service)
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
@@ -70,6 +71,8 @@ class Application:
             return
         if exchange.path == rpc.PATH:
             await self._serve_rpc(exchange, body)
+        elif exchange.path == events.PATH:
+            await self._feeds.serve(exchange)
         elif exchange.path == downloads.PATH:
             await downloads.serve_download(self._service, exchange, body)
         elif (path := images.read_path(exchange.path)) is not None:

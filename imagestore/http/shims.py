@@ -10,8 +10,9 @@ its test passes without it:
 * :class:`BoundedStream`: Hypercorn shields ``send_all`` without a deadline, so
   a client that stops reading blocks its handler, and shutdown, for ever.  It
   also closes at once after refusing a body, and the reset that the unread
-  bytes provoke can overtake the refusal; and it reads 64 KiB at a time,
-  however much there is.
+  bytes provoke can overtake the refusal; it reads 64 KiB at a time,
+  however much there is; and it keeps the connection of a client that has hung
+  up until the time for idle ones has passed, a minute.
 * :func:`read_body`: Quart takes in request bodies without back-pressure and
   counts only what is unread; bodies are read here, counted, and timed.
 * :func:`drop_rest`: Hypercorn's reader waits for ever in the queue of a request
@@ -37,6 +38,9 @@ SEND_SLICE_BYTES = 64 << 10
 LINGER_SECONDS = 1.0
 LINGER_BYTES = 8 << 20
 """How long, and for how much, the rest of a refused body is read and dropped."""
+
+HANGUP_SECONDS = 0.25
+"""How long after a hang-up a request that had been read just before it may still begin."""
 
 FAST_BYTES = 256 << 10
 """Most bytes of one read while a body comes faster than it is read; an upload is 1.4 times as fast."""
@@ -102,6 +106,10 @@ class BoundedStream(trio.abc.HalfCloseableStream):
             finally:
                 self._ended_by_it.discard(scope)
 
+    def cut_off_after(self, seconds: float) -> None:
+        """From now on no send may outlast ``seconds``, if that is less than before."""
+        self._stall_seconds = min(self._stall_seconds, seconds)
+
     def hold_next(self) -> None:
         """Send what the next ``send_all`` is given together with what the one after it is."""
         self._hold_next = True
@@ -152,6 +160,13 @@ class BoundedStream(trio.abc.HalfCloseableStream):
                 await self._drain()
         self._hung_up()
         await self._stream.aclose()
+
+    async def close_after_hangup(self) -> None:
+        """Close once the client has hung up and nothing is under way for it any more."""
+        await self._at_end.wait()
+        while self.idle_since is None or trio.current_time() - self.idle_since < HANGUP_SECONDS:
+            await trio.sleep(HANGUP_SECONDS)
+        await trio.aclose_forcefully(self._stream)
 
     def abort(self) -> None:
         """Close now and tell the client by a reset; never blocks."""

@@ -9,6 +9,7 @@ holds the methods of one kind of thing.
 from imagestore.methods.addressing import Actors
 from imagestore.methods.adoption import AdoptionMethods
 from imagestore.methods.calls import CallMethods
+from imagestore.methods.feed import FeedMethods
 from imagestore.methods.guests import GuestMethods
 from imagestore.methods.imagelife import ImageLifeMethods
 from imagestore.methods.imageuploads import ImageUploadMethods
@@ -26,5 +27,6 @@ class Methods(
     StreamMethods,
     GuestMethods,
     AdoptionMethods,
+    FeedMethods,
 ):
     """The methods of ``imagestore.service.Service`` over a store's actors."""

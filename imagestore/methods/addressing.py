@@ -30,6 +30,7 @@ from imagestore.errors import (
     NotFound,
     TemporarilyUnavailable,
 )
+from imagestore.events.feed import Feed
 from imagestore.model import (
     MIB,
     Snapshot,
@@ -58,6 +59,7 @@ class Actors:
         receptions: Receptions,
         archive: Archive,
         keys: Keys,
+        feed: Feed,
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self.operations = operations
@@ -68,6 +70,7 @@ class Actors:
         self.receptions = receptions
         self.archive = archive
         self.keys = keys
+        self.feed = feed
         self.now_ns = now_ns
 
 

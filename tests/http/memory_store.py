@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from imagestore import errors, names
 from imagestore.model import (
+    EventsRequest,
     Guest,
     GuestRequest,
     GuestResponse,
@@ -28,7 +29,7 @@ from imagestore.model import (
     VolumeRequest,
     VolumeResponse,
 )
-from imagestore.service import LOCAL, Caller, Download, Method, Readiness, Upload
+from imagestore.service import LOCAL, Caller, Download, Events, Method, Readiness, Upload
 from tests.http.memory_images import MemoryImages
 
 
@@ -51,6 +52,9 @@ class MemoryStore(MemoryImages):
     async def call(self, method: Method, request: Struct, caller: Caller) -> Struct:
         answer: Struct = await getattr(self, method.attribute)(request, caller)
         return answer
+
+    async def events(self, request: EventsRequest, caller: Caller = LOCAL) -> Events:
+        raise errors.TemporarilyUnavailable
 
     # --- operations: it remembers none
 
