@@ -184,6 +184,7 @@ class _Server:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_abort_when_cancelled, connection)
+                nursery.start_soon(connection.close_after_hangup)
                 await self._run_protocol(connection)
                 nursery.cancel_scope.cancel()
         finally:

@@ -38,6 +38,15 @@ async def test_a_connection_serves_on_after_an_answer_of_quart(address: Address)
 # --- BoundedStream
 
 
+@pytest.mark.parametrize("sent", [b"", b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /heal"])
+async def test_a_client_that_has_hung_up_keeps_no_connection(sent: bytes, address: Address) -> None:
+    async with await Wire.open(address) as wire:
+        await wire.send(sent)
+        await wire.stream.send_eof()
+        with trio.fail_after(10):
+            await wire.rest()
+
+
 async def test_a_client_that_stops_reading_is_cut_off(start: Start) -> None:
     store = EndlessStore(bytes(1 << 20))
     server = await start(store, HttpSettings(stall_seconds=0.1))
