@@ -39,7 +39,7 @@ class Proof(Struct, frozen=True, kw_only=True):
     epilog=examples(
         "imagestore image pull deb12",
         "imagestore image pull https://cloud.example/deb12.qcow2 --as deb12 --sha256 9f2c…",
-        "imagestore image pull https://cloud.example/deb12.img --as deb12 --sums SHA256SUMS --keyring keys.gpg",
+        "imagestore image pull https://cloud.example/deb12.img --as d --sums SHA256SUMS --keyring keys.gpg",
         "imagestore image pull ./disk.vmdk --as appliance",
         "xz -dc disk.img.xz | imagestore image pull - --as golden",
     )

@@ -50,7 +50,7 @@ class Application:
 
     async def _serve(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         exchange = Exchange(scope, send)
-        if exchange.path in uploads.PATHS:
+        if uploads.takes(exchange):
             await uploads.serve_upload(self._service, exchange, receive, self._settings)
             return
         try:

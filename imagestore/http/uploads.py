@@ -36,6 +36,13 @@ PROBLEM_TYPE = (b"content-type", b"application/problem+json")
 _FLAGS = {"": True, "1": True, "true": True, "0": False, "false": False}
 
 
+def takes(exchange: Exchange) -> bool:
+    """Whether the request is an upload, which nobody else may read the body of."""
+    # An image may be called "upload", and be asked for.
+    is_image = exchange.path == IMAGE_PATH and exchange.method in ("POST", "PUT")
+    return is_image or exchange.path == PATH
+
+
 def read_receive_request(query: str) -> ReceiveRequest:
     """The request of an upload.
 

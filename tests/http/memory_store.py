@@ -31,9 +31,10 @@ from imagestore.model import (
 )
 from imagestore.service import LOCAL, Caller, Download, Events, Method, Readiness, Upload
 from tests.http.memory_images import MemoryImages
+from tests.http.memory_sources import MemorySources
 
 
-class MemoryStore(MemoryImages):
+class MemoryStore(MemorySources, MemoryImages):
     """A pool called ``mem``; ``requestable`` are the images its source has, by size in MiB."""
 
     def __init__(self, requestable: dict[str, int] | None = None) -> None:
@@ -254,11 +255,15 @@ class MemoryStore(MemoryImages):
 
     # --- uploads
 
-    def receive(self, request: ReceiveRequest, caller: Caller = LOCAL) -> AbstractAsyncContextManager[Upload]:
+    def receive(
+        self, request: ReceiveRequest, caller: Caller = LOCAL
+    ) -> AbstractAsyncContextManager[Upload[ReceiveResponse]]:
         return self._receive(request, caller)
 
     @asynccontextmanager
-    async def _receive(self, request: ReceiveRequest, caller: Caller) -> AsyncIterator[Upload]:
+    async def _receive(
+        self, request: ReceiveRequest, caller: Caller
+    ) -> AsyncIterator[Upload[ReceiveResponse]]:
         name = names.parse(request.id, self.pool_name)
         if name in self.received and not request.force:
             raise errors.AlreadyExists.named(name, detail="it is\nthere")
@@ -269,7 +274,7 @@ class MemoryStore(MemoryImages):
         finally:
             self.open_uploads -= 1
 
-    def upload(self, name: str) -> Upload:
+    def upload(self, name: str) -> Upload[ReceiveResponse]:
         return MemoryUpload(self, name)
 
     async def chunks(self, name: str) -> AsyncGenerator[bytes | memoryview, None]:

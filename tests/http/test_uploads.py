@@ -1,4 +1,4 @@
-"""``/volumes/receive``: how a body comes in, what is refused, and clients that are slow or go away."""
+"""``/volumes/receive`` and ``/images/upload``: how bodies come in, what is refused, slow and lost clients."""
 
 import json
 
@@ -82,6 +82,28 @@ async def test_force_is_passed_on(force: str, store: MemoryStore, address: Addre
     assert store.received == {"taken": b"new"}
 
 
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_an_image_of_any_length_comes_in_whole(
+    chunked: bool, store: MemoryStore, address: Address
+) -> None:
+    async with await Wire.open(address) as wire:
+        path = "/images/upload?id=deb&type=kvm"
+        reply = await wire.ask("POST", path, {}, BODY, chunked=chunked)
+        assert (reply.status, json.loads(reply.body)["images"][0]["type"]) == (200, "kvm")
+        again = await wire.ask("POST", path, {}, BODY)
+    assert (again.status, json.loads(again.body)["title"]) == (409, "image already exists: deb")
+    assert store.sent == {"deb": BODY}
+    assert store.announced == [None if chunked else len(BODY)]
+
+
+@pytest.mark.parametrize(("query", "title"), [("", "need an id"), ("?id=../x", "not a valid dataset")])
+async def test_an_image_needs_an_id(query: str, title: str, store: MemoryStore, address: Address) -> None:
+    async with await Wire.open(address) as wire:
+        reply = await wire.ask("POST", f"/images/upload{query}", {}, BODY)
+    assert (reply.status, json.loads(reply.body)["title"]) == (400, title)
+    assert store.sent == {}
+
+
 class Failing(MemoryStore):
     """Uploads fail, with ``error``, when they are ``fed`` or when they are finished."""
 
@@ -90,7 +112,7 @@ class Failing(MemoryStore):
         self.error = error
         self.fed = fed
 
-    def upload(self, name: str) -> Upload:
+    def upload(self, name: str) -> Upload[ReceiveResponse]:
         return FailingUpload(self, name)
 
 
@@ -141,7 +163,7 @@ class Gated(MemoryStore):
         self.gate = trio.Event()
         self.closed = trio.Event()
 
-    def upload(self, name: str) -> Upload:
+    def upload(self, name: str) -> Upload[ReceiveResponse]:
         return GatedUpload(self, name)
 
 
