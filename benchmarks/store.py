@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import trio
+from msgspec import Struct
 
 from benchmarks.rows import Row
 from benchmarks.seeding import add_guests, add_past
@@ -101,7 +102,8 @@ def fetching(directory: Path) -> list[Row]:
         time.sleep(1)  # until what the fetch allocated has been given back, if it will be
         resident = store.resident_mb()
         before = latencies(store, CALLS)
-        busy, rounds, gib_per_second = latencies_while_fetching(store)
+        busy = latencies_while_fetching(store)
+        calls = len(busy.seconds)
         resident_after = store.resident_mb()
         after = latencies(store, CALLS)
     # Whatever else the machine does makes idle look slow and the ratio good: the calmer half counts.
@@ -119,7 +121,7 @@ def fetching(directory: Path) -> list[Row]:
         ),
         Row(
             name=f"p99 of GetImage, {FETCHES} fetches under way",
-            ours=percentile(busy, 99) * 1e3,
+            ours=percentile(busy.seconds, 99) * 1e3,
             unit="ms",
             against=percentile(idle, 99) * 1e3,
             against_name="idle",
@@ -127,9 +129,12 @@ def fetching(directory: Path) -> list[Row]:
             better="lower",
             note="; ".join(
                 (
-                    f"{len(busy):,} calls in {rounds} rounds of {FETCHES} x 1 GiB",
-                    f"{gib_per_second:.2f} GiB/s",
-                    f"median {percentile(busy, 50) * 1e3:.2f} ms against {percentile(idle, 50) * 1e3:.2f} ms",
+                    f"{calls:,} calls in {busy.rounds} rounds of {FETCHES} x 1 GiB",
+                    f"{busy.gib_per_second:.2f} GiB/s",
+                    f"median {percentile(busy.seconds, 50) * 1e3:.2f} ms "
+                    f"against {percentile(idle, 50) * 1e3:.2f} ms",
+                    f"of a call's {statistics.mean(busy.seconds) * 1e3:.2f} ms client and event loop were "
+                    f"ready but without a processor for {busy.waited_seconds / calls * 1e3:.2f} ms",
                     f"p99 idle {percentile(before, 99) * 1e3:.2f} ms before",
                     f"{percentile(after, 99) * 1e3:.2f} ms after",
                     f"load average {os.getloadavg()[0]:.1f}",
@@ -158,14 +163,23 @@ def latencies(store: Store, count: int) -> list[float]:
     return seconds
 
 
-def latencies_while_fetching(store: Store) -> tuple[list[float], int, float]:
-    """Calls of GetImage made while all fetches are under way.
+class Busy(Struct, frozen=True, kw_only=True):
+    """Calls made while all fetches were under way.
 
-    Fetches again as often as it takes; the images of the last round stay.  Returns seconds of each call, the
-    rounds, and the GiB per second of all fetches together.
+    ``seconds`` of each; ``waited_seconds`` is how long the client's thread and the store's event loop were
+    ready to run meanwhile and had no processor; ``gib_per_second`` is of all fetches together.
     """
+
+    seconds: list[float]
+    waited_seconds: float
+    rounds: int
+    gib_per_second: float
+
+
+def latencies_while_fetching(store: Store) -> Busy:
+    """Fetches again as often as it takes to make all calls; the images of the last round stay."""
     seconds: list[float] = []
-    elapsed = 0.0
+    waited = elapsed = 0.0
     rounds = 0
     while len(seconds) < CALLS and rounds < FETCH_ROUNDS:
         rounds += 1
@@ -181,17 +195,32 @@ def latencies_while_fetching(store: Store) -> tuple[list[float], int, float]:
             worker.start()
         wait_requested(store)
         connection = store.connection()
+        waited -= without_processor(store)
         while len(seconds) < CALLS and all(worker.is_alive() for worker in workers):
             called = time.perf_counter()
             call_on(connection, "GetImage", {"id": "image-0"})
             seconds.append(time.perf_counter() - called)
+        waited += without_processor(store)
         connection.close()
         for worker in workers:
             worker.join()
         elapsed += time.perf_counter() - began
         if failures:
             raise failures[0]
-    return seconds, rounds, rounds * FETCHES / elapsed
+    return Busy(
+        seconds=seconds,
+        waited_seconds=waited,
+        rounds=rounds,
+        gib_per_second=rounds * FETCHES / elapsed,
+    )
+
+
+def without_processor(store: Store) -> float:
+    """Seconds so far that the main threads, ours and the store's, were ready to run and did not."""
+    waits = (
+        Path(f"/proc/{process}/schedstat").read_text().split()[1] for process in ("self", store.process.pid)
+    )
+    return sum(map(int, waits)) / 1e9
 
 
 def fetch(store: Store, image: str, failures: list[Exception]) -> None:
