@@ -4,7 +4,14 @@ import os
 from collections.abc import Awaitable, Callable
 
 from imagestore.config import Config
-from imagestore.model import GuestRequest, ImageRequest, SnapshotRequest, VolumeRequest
+from imagestore.model import (
+    AliasRequest,
+    GuestRequest,
+    ImageRequest,
+    PublishRequest,
+    SnapshotRequest,
+    VolumeRequest,
+)
 from imagestore.store import Store
 from tests.crash.content import BLOCK_BYTES, block_bytes
 from tests.crash.process import Place
@@ -79,5 +86,10 @@ ACTIONS: dict[str, Callable[[Store], Awaitable[object]]] = {
     "DeleteDataset": lambda store: store.delete_dataset(VolumeRequest(id="v")),
     "DeleteGuestsDisks": lambda store: store.delete_guests_disks(GuestRequest(guest={"id": "g"})),
     "DeleteImage": lambda store: store.delete_image(ImageRequest(id="stream")),
+    "PublishImage": lambda store: store.publish_image(
+        PublishRequest(id="golden", snapshot="guests/g/disk-0@two")
+    ),
+    "RetireImage": lambda store: store.delete_image(ImageRequest(id="raw", whenUnused=True)),
+    "SetImageAlias": lambda store: store.set_image_alias(AliasRequest(alias="stable", id="raw")),
     "RequestImage": lambda store: store.request_image(ImageRequest(id="gzip")),
 }

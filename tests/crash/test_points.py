@@ -16,7 +16,13 @@ import pytest
 import trio
 
 from imagestore.events import reader
-from imagestore.events.catalogue import Envelope, OperationFinished, OperationResumed, OperationStarted
+from imagestore.events.catalogue import (
+    Envelope,
+    ImageDeleted,
+    OperationFinished,
+    OperationResumed,
+    OperationStarted,
+)
 from tests.crash import files
 from tests.crash.child import ANSWERED, DRIVER, JOURNAL, Case, Children
 from tests.crash.content import provide
@@ -34,8 +40,13 @@ DRIVER_POINTS = {
     "RollbackSnapshot guest": ("files made", "before commit", "committed", "linked", "files removed"),
     "DeleteGuestsDisks": ("before commit", "committed", "linked", "files removed"),
     "RequestImage": ("received", "before commit", "committed", "linked"),
+    "PublishImage": ("received", "before commit", "committed", "linked"),
 }
-"""Inside the driver, in order; the effect has happened from ``committed`` on."""
+"""Inside the driver, in order; the effect has happened from ``committed`` on.  Of a publication these
+are the points of its reception into staging: its effect is the renaming after them."""
+
+NOTES = ("RetireImage", "SetImageAlias")
+"""Changes that are in the journal alone: once the intent is durable there is nothing to be undone."""
 
 CASES = [
     *((action, point) for action in ACTIONS if action not in ("settle", "RequestImage") for point in LIFE),
@@ -144,6 +155,8 @@ def check_whole(place: Place) -> None:
 
 def has_happened(action: str, point: str) -> bool:
     """Whether the effect was whole when the store was killed."""
+    if action == "PublishImage" and point.startswith(DRIVER):
+        return False
     if point.startswith(DRIVER):
         points = DRIVER_POINTS[action]
         return points.index(point.removeprefix(DRIVER)) >= points.index("committed")
@@ -154,14 +167,15 @@ def due(action: str, point: str) -> tuple[str | None, bool]:
     """The outcome that the rule demands, and whether the pool is to be changed."""
     if point == "before-intent":
         return None, False
-    if has_happened(action, point) or action.startswith("Delete") or action == "RequestImage":
+    goes_on = action.startswith("Delete") or action in ("RequestImage", *NOTES)
+    if has_happened(action, point) or goes_on:
         return "succeeded", True
     return "failed", False
 
 
 def is_resumed(action: str, point: str) -> bool:
     """Whether recovery had more to do than to write down that all was done."""
-    if point in ("before-intent", "after-outcome", "fetch-finished", ANSWERED):
+    if point in ("before-intent", "after-outcome", "fetch-finished", ANSWERED) or action in NOTES:
         return False
     if action == "RequestImage":  # its datasets stand under the image's name once that is published
         return point != "fetch-published"
@@ -182,6 +196,33 @@ async def test_row_13_what_the_pool_holds_after_a_kill_is_what_the_rule_says(
     assert told.outcome == outcome
     assert told.error_type == ("Interrupted" if outcome == "failed" else "")
     assert told.resumed == is_resumed(action, point)
+    hidden = {"raw"} if (action, outcome) == ("RetireImage", "succeeded") else set()
+    assert set(reader.replay(str(place.journal)).retired) == hidden
+    shutil.rmtree(place.directory)
+
+
+REAPING = (*LIFE[:-1], DRIVER + "before commit", DRIVER + "committed", DRIVER + "files removed")
+
+
+@pytest.mark.parametrize("point", REAPING)
+async def test_a_retired_image_goes_once_after_its_last_clone_wherever_the_store_is_killed(
+    scene: Scene, point: str
+) -> None:
+    """First right after the clone's deletion, then in the image's, which the next life begins with."""
+    place = scene.copy()
+    assert await scene.run(place, "RetireImage") == 0
+    assert await scene.run(place, "DeleteGuestsDisks", "after-outcome") == -signal.SIGKILL
+    assert "images/raw" in look(place)
+    assert await scene.run(place, "settle", point) == -signal.SIGKILL
+    assert await scene.run(place, "settle") == 0
+    check_whole(place)
+    assert not [name for name in look(place) if name.startswith("images/raw")]
+    events = files.events_of(place.journal, scene.seq + 1)
+    started = {
+        e.operation: (e.event.method, e.cause) for e in events if isinstance(e.event, OperationStarted)
+    }
+    (deleted,) = [e.operation for e in events if isinstance(e.event, ImageDeleted)]
+    assert started[started[deleted][1]][0] == "DeleteGuestsDisks"
     shutil.rmtree(place.directory)
 
 
@@ -216,6 +257,8 @@ RECOVERIES = [
     ("RollbackSnapshot guest", DRIVER + "committed"),
     ("DeleteGuestsDisks", "after-intent"),
     ("DeleteGuestsDisks", DRIVER + "committed"),
+    ("PublishImage", "after-intent"),
+    ("PublishImage", DRIVER + "linked"),
     ("RequestImage", "fetch-staged"),
     ("RequestImage", "fetch-published"),
 ]
