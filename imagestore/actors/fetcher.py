@@ -3,11 +3,13 @@
 Owns who fetches what: requests for one image join one fetch; ``max_pending``
 counts images, not callers; ``workers`` images are transferred at a time, in
 the order in which they were asked for.  Callers come and go, the fetch goes
-on.  Deleting images, and whatever else changes what lies in ``images/``, is
-served beside, kept apart by claims, and as many at a time as the mailbox holds.
+on until it ends or is cancelled by its operation's id.  Deleting images, and
+whatever else changes what lies in ``images/``, is served beside, kept apart
+by claims, and as many at a time as the mailbox holds.
 
 A fetch that was accepted ends, in this life or the next: what recovery finds
-under way comes in through :meth:`Fetcher.requeue` under its old operation.
+under way comes in through :meth:`Fetcher.requeue` under its old operation,
+and who asks for its image again joins it.
 """
 
 from typing import assert_never
@@ -17,13 +19,18 @@ from msgspec import Struct
 
 from imagestore.actors.base import Mailbox, Reply, check_deadline
 from imagestore.actors.commands import DeleteImage
-from imagestore.actors.fetch import Fetch, accept, carry_out
+from imagestore.actors.fetch import Fetch, Fetching, accept, carry_out, required
 from imagestore.actors.mutator import Mutate, serve
 from imagestore.actors.operation import Operations
 from imagestore.actors.origin import SERVICE, Origin, UploadedBody
 from imagestore.actors.plans import complete_image
-from imagestore.actors.transfer import TransferSettings
-from imagestore.errors import Blocked, ImageStoreError, Stopping, TemporarilyUnavailable
+from imagestore.errors import (
+    AlreadyExists,
+    Blocked,
+    ImageStoreError,
+    Stopping,
+    TemporarilyUnavailable,
+)
 from imagestore.events.catalogue import FetchIntent
 from imagestore.events.state import OperationRecord
 
@@ -31,7 +38,8 @@ from imagestore.events.state import OperationRecord
 class RequestImage(Struct, frozen=True, kw_only=True):
     """Have the image fetched unless it is there.  Answered when it is usable.
 
-    ``body`` is the content of an upload, whose ``origin`` says that it is one.
+    ``upload`` is the content of an upload, whose ``origin`` says that it is one.
+    ``operation`` is the id that the request was given when it was queued, if any.
     """
 
     image: str
@@ -40,7 +48,8 @@ class RequestImage(Struct, frozen=True, kw_only=True):
     deadline: float
     reply: Reply[None]
     origin: Origin = SERVICE
-    body: UploadedBody | None = None
+    upload: UploadedBody | None = None
+    operation: str = ""
 
 
 Message = RequestImage | Mutate
@@ -52,16 +61,14 @@ class Fetcher:
     def __init__(
         self,
         operations: Operations,
+        fetching: Fetching,
         *,
-        service: str,
-        settings: TransferSettings,
         workers: int,
         max_pending: int,
         mailbox: int = 256,
     ) -> None:
         self._operations = operations
-        self._service = service
-        self._settings = settings
+        self._fetching = fetching
         self._max_pending = max_pending
         self._mailbox_size = mailbox
         self._mailbox: Mailbox[Message] = Mailbox(mailbox)
@@ -73,7 +80,7 @@ class Fetcher:
         """Serve until closed. Fetches under way are broken off then; the next life takes them up."""
         async with trio.open_nursery() as mutations, trio.open_nursery() as fetches:
             for fetch in self._requeued:
-                fetches.start_soon(self._live, fetch, True)
+                fetches.start_soon(self._live, fetch)
             self._requeued.clear()
             task_status.started()
             try:
@@ -89,12 +96,26 @@ class Fetcher:
         """Raises TemporarilyUnavailable when the mailbox is full, Stopping when closed."""
         self._mailbox.post_nowait(message)
 
+    def cancel(self, operation: str, principal: str) -> bool:
+        """Stop the fetch that was accepted under this id; it has ended when its operation has.
+
+        False: there is none, or its image is whole already.
+        """
+        fetch = next((fetch for fetch in self._fetches.values() if fetch.operation == operation), None)
+        return fetch is not None and fetch.cancel(principal)
+
     def requeue(self, record: OperationRecord) -> None:
         """Take up a fetch of an earlier life. To be called before :meth:`run`."""
         intent = record.intent
         assert isinstance(intent, FetchIntent), "only fetches are requeued"
         fetch = Fetch(
-            image=intent.image, type=intent.type, operation=record.id, principal=record.principal, waiters=[]
+            image=intent.image,
+            type=intent.type,
+            operation=record.id,
+            principal=record.principal,
+            waiters=[],
+            origin=Origin(source=intent.source, sha256=intent.sha256, size_bytes=intent.size_bytes),
+            is_accepted=True,
         )
         self._fetches[fetch.image] = fetch
         self._requeued.append(fetch)
@@ -106,15 +127,19 @@ class Fetcher:
     def _dispatch(self, message: Message, mutations: trio.Nursery, fetches: trio.Nursery) -> None:
         match message:
             case RequestImage():
+                if message.reply.is_set:
+                    return  # cancelled in the mailbox
                 try:
                     self._request(message, fetches)
                 except ImageStoreError as error:
-                    message.reply.fail(error)
+                    self._answer(message, error)
+            case Mutate(reply=reply) if reply.is_set:
+                return  # cancelled in the mailbox
             case Mutate(command=DeleteImage(image=image)) if image in self._fetches:
                 detail = "wait until the fetch has ended"
-                message.reply.fail(Blocked(f"image is being fetched: {image}", detail=detail))
+                self._answer(message, Blocked(f"image is being fetched: {image}", detail=detail))
             case Mutate() if len(mutations.child_tasks) >= self._mailbox_size:
-                message.reply.fail(TemporarilyUnavailable())
+                self._answer(message, TemporarilyUnavailable())
             case Mutate():
                 mutations.start_soon(serve, message, self._operations)
             case _:
@@ -125,11 +150,14 @@ class Fetcher:
         check_deadline(message.deadline)
         fetch = self._fetches.get(message.image)
         if fetch is not None:
-            fetch.waiters = [waiter for waiter in fetch.waiters if not waiter.abandoned]
-            fetch.waiters.append(message.reply)
+            self._join(message, fetch)
             return
+        record = self._operations.state.images.get(message.image)
+        origin = required(message.origin, record)
         if complete_image(message.image, self._operations.state, self._operations.zpool.view) is not None:
-            message.reply.put(None)
+            if origin.is_upload:
+                raise AlreadyExists(f"image exists already: {message.image}")
+            self._answer(message, None)
             return
         self._operations.check_writable()
         if len(self._fetches) >= self._max_pending:
@@ -137,20 +165,44 @@ class Fetcher:
         fetch = Fetch(
             image=message.image,
             type=message.type,
-            operation=self._operations.new_id(),
+            operation=message.operation or self._operations.new_id(),
             principal=message.principal,
             waiters=[message.reply],
+            origin=origin,
+            upload=message.upload,
         )
         self._fetches[fetch.image] = fetch
-        fetches.start_soon(self._live, fetch, False)
+        self._operations.history.accepting(fetch.operation)
+        fetches.start_soon(self._live, fetch)
 
-    async def _live(self, fetch: Fetch, accepted: bool) -> None:
+    def _join(self, message: RequestImage, fetch: Fetch) -> None:
+        """Whoever does not say from where is content with where it comes from."""
+        wanted, coming = message.origin, fetch.origin
+        differs = wanted.sha256 not in {"", coming.sha256} or wanted.source not in {"", coming.source}
+        if differs or wanted.is_upload:
+            raise Blocked(
+                f"image is being fetched: {message.image}",
+                blockers=(fetch.operation,),
+                detail="from another source; wait until that fetch has ended, or cancel it",
+            )
+        fetch.waiters = [waiter for waiter in fetch.waiters if not waiter.abandoned]
+        fetch.waiters.append(message.reply)
+        self._operations.history.join(message.operation, fetch.operation)
+
+    def _answer(self, message: RequestImage | Mutate, error: ImageStoreError | None) -> None:
+        """Answer a request that needs nothing done."""
+        if error is not None:
+            message.reply.fail(error)
+        elif isinstance(message, RequestImage):
+            message.reply.put(None)
+        self._operations.history.conclude(message.operation, error)
+
+    async def _live(self, fetch: Fetch) -> None:
         """A fetch from its acceptance to its outcome; tells its waiters."""
         outcome: ImageStoreError | None = Stopping()
         try:
-            if accepted or await accept(fetch, self._operations):
-                async with self._workers:
-                    await carry_out(fetch, self._operations, service=self._service, settings=self._settings)
+            if fetch.is_accepted or await accept(fetch, self._operations):
+                await carry_out(fetch, self._operations, self._fetching, turn=self._workers)
             outcome = None
         except ImageStoreError as error:
             outcome = error
@@ -165,3 +217,4 @@ class Fetcher:
                 waiter.put(None)
             else:
                 waiter.fail(error)
+        self._operations.history.conclude(fetch.operation, error)

@@ -4,7 +4,8 @@ All that comes in at once, fetched or uploaded, shares one limiter of threads.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import trio
 
@@ -14,6 +15,8 @@ from imagestore.streams.content import Piece
 STEP_BYTES = 1 << 20
 """So much is decoded, and at most one piece of the decoder's more, before the receiver has to take it."""
 
+T = TypeVar("T")
+
 
 class Unpacking:
     """Counts what a body unpacks to.  Raises ContentRefused beyond ``limit_bytes``."""
@@ -21,11 +24,16 @@ class Unpacking:
     def __init__(self, *, limit_bytes: int | None = None) -> None:
         self._limit_bytes = limit_bytes
         self._unpacked_bytes = 0
-        self._threads = _threads()
 
     async def step(self, work: Iterator[Piece]) -> tuple[Piece, bool]:
         """About STEP_BYTES out of ``work``, and whether there may be more: a body can unpack to much."""
-        return await trio.to_thread.run_sync(self._step, work, limiter=self._threads)
+        return await in_thread(lambda: self._step(work))
+
+    def count(self, size: int) -> None:
+        """So many bytes more were unpacked. Raises ContentRefused."""
+        self._unpacked_bytes += size
+        if self._limit_bytes is not None and self._unpacked_bytes > self._limit_bytes:
+            raise ContentRefused(f"image is over the limit of {self._limit_bytes} bytes")
 
     def _step(self, work: Iterator[Piece]) -> tuple[Piece, bool]:
         pieces: list[Piece] = []
@@ -34,9 +42,7 @@ class Unpacking:
         for piece in work:
             pieces.append(piece)
             size += len(piece)
-            self._unpacked_bytes += len(piece)
-            if self._limit_bytes is not None and self._unpacked_bytes > self._limit_bytes:
-                raise ContentRefused(f"image is over the limit of {self._limit_bytes} bytes")
+            self.count(len(piece))
             if size >= STEP_BYTES:
                 more = True
                 break
@@ -47,13 +53,15 @@ class Unpacking:
 _limiter = trio.lowlevel.RunVar[trio.CapacityLimiter]("imagestore unpacking")
 
 
-def _threads() -> trio.CapacityLimiter:
-    """All transfers together hash and unpack on every processor but one, which is the event loop's.
+async def in_thread(function: Callable[[], T]) -> T:
+    """Run a step of a body's way in a worker thread, not cancellable.
 
+    All transfers together hash and unpack on every processor but one, which is the event loop's.
     With one thread a transfer, four of them made the loop three times as late, and were not faster.
     """
     try:
-        return _limiter.get()
+        limiter = _limiter.get()
     except LookupError:
-        _limiter.set(trio.CapacityLimiter(max(1, len(os.sched_getaffinity(0)) - 1)))
-        return _limiter.get()
+        limiter = trio.CapacityLimiter(max(1, len(os.sched_getaffinity(0)) - 1))
+        _limiter.set(limiter)
+    return await trio.to_thread.run_sync(function, limiter=limiter)

@@ -33,6 +33,8 @@ _FLAGS = (
     click.option("-l", "--log-level", metavar="LEVEL", help="debug, info, warning or error.  [warning]"),
     click.option("--num-fetchers", metavar="N", help="Images fetched at once.  [number of CPUs]"),
     click.option("--max-pending", metavar="N", help="Images that may wait to be fetched.  [256]"),
+    click.option("--max-image-bytes", metavar="N", help="Longest image, as sent and unpacked.  [1 TiB]"),
+    click.option("--fetch-stall-seconds", metavar="N", help="How long a fetch may get no byte.  [60]"),
     click.option("--set", "others", multiple=True, metavar="KEY=VALUE", help="Any setting by its key."),
     click.option(
         "--config", "file", metavar="FILE", help="TOML file of settings (environment: IMAGESTORE_CONFIG)."
@@ -49,6 +51,8 @@ _FLAG_KEYS = (
     "log_level",
     "num_fetchers",
     "max_pending",
+    "max_image_bytes",
+    "fetch_stall_seconds",
 )
 """The settings that have a flag of their name."""
 

@@ -43,6 +43,11 @@ class Decoder:
         self._held: Piece = b""
         """The last of raw content: it may be a footer, which is no part of the disk."""
 
+    @property
+    def is_packed(self) -> bool:
+        """Whether the body is compressed; known when ``kind`` is."""
+        return self._unpacker is not None
+
     def feed(self, data: Piece) -> Iterator[Piece]:
         """Take the next bytes of the body; give what they unpack to, a piece at a time.
 

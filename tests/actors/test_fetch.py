@@ -4,7 +4,7 @@ import pytest
 import trio
 
 from imagestore.actors import fetch as fetching
-from imagestore.actors.fetch import Fetch
+from imagestore.actors.fetch import Fetch, Fetching
 from imagestore.actors.operation import Operations
 from imagestore.actors.transfer import TransferSettings
 from imagestore.actors.zpool import ZpoolActor
@@ -27,7 +27,8 @@ async def carry_out(operations: Operations, service: ImageService) -> None:
     fetch = Fetch(image="deb", type="", operation="fetch-1", principal="test", waiters=[])
     assert await fetching.accept(fetch, operations)
     settings = TransferSettings(tries=1, fruitless_tries=1)
-    await fetching.carry_out(fetch, operations, service=service.address, settings=settings)
+    shared = Fetching(service=service.address, settings=settings)
+    await fetching.carry_out(fetch, operations, shared, turn=trio.Semaphore(1))
 
 
 async def test_a_published_image_whose_outcome_is_refused_is_not_recorded_as_failed(

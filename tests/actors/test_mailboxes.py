@@ -8,6 +8,7 @@ from imagestore.actors import guest as guests_module
 from imagestore.actors.base import NO_DEADLINE, Reply
 from imagestore.actors.claims import Claim
 from imagestore.actors.commands import Command, CreateVolume, DeleteDataset, DeleteGuestDisks
+from imagestore.actors.fetch import Fetching
 from imagestore.actors.fetcher import Fetcher, RequestImage
 from imagestore.actors.guest import Guests
 from imagestore.actors.mutator import Mutate
@@ -30,8 +31,7 @@ def mutate(command: Command) -> tuple[Mutate, Reply[Rows]]:
 def fetcher(operations: Operations) -> Fetcher:
     return Fetcher(
         operations,
-        service="127.0.0.1:1",
-        settings=TransferSettings(),
+        Fetching(service="127.0.0.1:1", settings=TransferSettings()),
         workers=0,
         max_pending=9,
         mailbox=2,

@@ -3,6 +3,7 @@
 import pytest
 
 from imagestore.actors.drift import drift
+from imagestore.actors.fetch import Fetching
 from imagestore.actors.fetcher import Fetcher
 from imagestore.actors.operation import BATCH_EVENTS, Operations
 from imagestore.actors.recovery import recover
@@ -25,7 +26,8 @@ from tests.actors.memory_journal import MemoryJournal
 
 @pytest.fixture
 def fetcher(operations: Operations) -> Fetcher:
-    return Fetcher(operations, service="127.0.0.1:1", settings=TransferSettings(), workers=1, max_pending=9)
+    fetching = Fetching(service="127.0.0.1:1", settings=TransferSettings())
+    return Fetcher(operations, fetching, workers=1, max_pending=9)
 
 
 async def started(operations: Operations, operation: str) -> None:
