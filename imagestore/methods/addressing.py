@@ -43,6 +43,10 @@ _METHODS = {
     "DeleteGuestDisks": "DeleteGuestsDisks",
     "Adopt": "AdoptDataset",
     "Release": "ReleaseDataset",
+    "ReapImage": "DeleteImage",
+    "ReviveImage": "RequestImage",
+    "SetAlias": "SetImageAlias",
+    "RemoveAlias": "RemoveImageAlias",
 }
 """What a command is called while it waits, where that is not its own name."""
 

@@ -13,7 +13,7 @@ from imagestore.actors.commands import (
     ReviveImage,
 )
 from imagestore.actors.fetcher import RequestImage
-from imagestore.actors.imagedecisions import check_not_retired
+from imagestore.actors.imagedecisions import check_free_id, check_not_retired
 from imagestore.actors.plans import complete_image
 from imagestore.errors import (
     ImageStoreError,
@@ -21,6 +21,7 @@ from imagestore.errors import (
     NotFound,
 )
 from imagestore.events.state import ImageRecord
+from imagestore.methods.addressing import unbound
 from imagestore.methods.sources import SourceMethods
 from imagestore.model import (
     MIB,
@@ -82,14 +83,21 @@ class ImageMethods(SourceMethods):
             raise InvalidArgument("need id")
         names.check_image_id(request.id)
         self._check_type(request.type)
+        if request.source:
+            check_free_id(request.id, self._running().operations.state)
         image = self._image_named(request.id)
         for _ in range(REVIVALS):
             await self._fetched(image, request, caller)
-            if image not in self._running().operations.state.retired:
-                break
-            # Either it is kept now, or it was deleted just before and is fetched the next time round.
-            await self._perform(names.image(image), ReviveImage(image=image), caller)
+            if not await self._revived(image, caller):
+                break  # else it was deleted just before, perhaps, and is fetched the next time round
         return await self.get_image(request, caller)
+
+    async def _revived(self, image: str, caller: Caller) -> bool:
+        """Keep an image that was to go when unused. Returns whether it was."""
+        if image not in self._running().operations.state.retired:
+            return False
+        await self._perform(names.image(image), ReviveImage(image=image), unbound(caller))
+        return True
 
     @staticmethod
     def _check_type(type_: str) -> None:

@@ -57,10 +57,10 @@ class Line:
                 self._cuts -= 1
                 left = self._cut_after
             try:
-                async for data in server:
-                    await client.send_all(data[:left])
-                    self.carried_bytes += len(data[:left])
-                    left -= len(data)
+                async for piece in server:
+                    await client.send_all(piece[:left])
+                    self.carried_bytes += len(piece[:left])
+                    left -= len(piece)
                     if left <= 0:
                         return
             except (trio.BrokenResourceError, trio.ClosedResourceError):

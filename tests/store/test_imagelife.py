@@ -29,6 +29,7 @@ from imagestore.model import (
     ImageRequest,
     PublishRequest,
     SnapshotRequest,
+    UploadRequest,
     VolumeRequest,
 )
 from imagestore.pools.directory.driver import open_directory_pool
@@ -120,6 +121,19 @@ async def test_no_alias_and_image_have_the_same_name(served: Run) -> None:
         for wrong in (AliasRequest(id="deb"), AliasRequest(alias="a"), AliasRequest(alias="a/b", id="deb")):
             with pytest.raises(InvalidArgument):
                 await store.set_image_alias(wrong)
+
+
+async def test_an_alias_is_no_id_for_an_image_from_elsewhere(served: Run, service: ImageService) -> None:
+    async with served() as store:
+        await store.request_image(DEB)
+        await store.set_image_alias(AliasRequest(alias="stable", id="deb"))
+        elsewhere = f"http://{service.address}/images/new/download"
+        with pytest.raises(AlreadyExists, match="alias already exists: stable"):
+            await store.request_image(ImageRequest(id="stable", source=elsewhere))
+        async with store.upload_image(UploadRequest(id="stable")) as upload:
+            with pytest.raises(AlreadyExists, match="alias already exists: stable"):
+                await upload.finish()
+        assert await listed(store) == ["deb"]
 
 
 async def test_an_image_that_an_alias_names_is_not_deleted(served: Run) -> None:
