@@ -24,6 +24,9 @@ from imagestore.model import (
     AdoptResponse,
     AliasRequest,
     CollectRequest,
+    Drifted,
+    DriftRequest,
+    DriftResponse,
     Guest,
     GuestRequest,
     GuestResponse,
@@ -190,6 +193,9 @@ class Client:
         return self.call("DeleteDataset", request, VolumeResponse).volumes
 
     # -- what others made -----------------------------------------------------
+
+    def get_drift(self) -> tuple[Drifted, ...]:
+        return self.call("GetDrift", DriftRequest(), DriftResponse).datasets
 
     def adopt(self, request: AdoptRequest) -> AdoptResponse:
         """Take over a volume where it stands; with its ``dryRun`` only say what would be done."""

@@ -5,7 +5,7 @@ inside imagestore counts bytes.  Requests decode leniently (unknown fields are
 ignored, null is the zero value); see ``http/rpc.py`` for what that takes.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
@@ -144,6 +144,24 @@ class GuestRequest(Struct, frozen=True, kw_only=True):
     action: str = ""
     args: dict[str, str] | None = None
     force: bool = False
+
+
+class DriftRequest(Struct, frozen=True, kw_only=True):
+    """There is nothing to say."""
+
+
+class Drifted(Struct, frozen=True, kw_only=True):
+    """A dataset that is not as the journal has it; ``now`` is its name if it was renamed."""
+
+    id: str
+    change: Literal["lost", "renamed", "foreign"]
+    kind: str
+    guid: int
+    now: str | UnsetType = UNSET
+
+
+class DriftResponse(Struct, frozen=True, kw_only=True):
+    datasets: tuple[Drifted, ...]
 
 
 class ReceiveRequest(Struct, frozen=True, kw_only=True):

@@ -17,6 +17,8 @@ from imagestore.model import (
     AdoptResponse,
     AliasRequest,
     CollectRequest,
+    DriftRequest,
+    DriftResponse,
     EventsRequest,
     GuestRequest,
     GuestResponse,
@@ -93,6 +95,7 @@ METHODS: tuple[Method, ...] = (
     Method(name="AdoptDataset", attribute="adopt_dataset", request=AdoptRequest, mutates=True),
     Method(name="AdoptOriginal", attribute="adopt_original", request=AdoptRequest, mutates=True),
     Method(name="ReleaseDataset", attribute="release_dataset", request=ReleaseRequest, mutates=True),
+    Method(name="GetDrift", attribute="get_drift", request=DriftRequest, mutates=False),
     Method(name="GetOperation", attribute="get_operation", request=OperationRequest, mutates=False),
     Method(name="ListOperations", attribute="list_operations", request=OperationRequest, mutates=False),
     Method(name="WaitOperation", attribute="wait_operation", request=OperationRequest, mutates=False),
@@ -267,6 +270,7 @@ class Service(Protocol):
     async def adopt_original(self, request: AdoptRequest, caller: Caller = LOCAL) -> AdoptResponse: ...
     async def release_dataset(self, request: ReleaseRequest, caller: Caller = LOCAL) -> ReleaseResponse: ...
 
+    async def get_drift(self, request: DriftRequest, caller: Caller = LOCAL) -> DriftResponse: ...
     async def get_operation(self, request: OperationRequest, caller: Caller = LOCAL) -> OperationResponse: ...
     async def list_operations(
         self, request: OperationRequest, caller: Caller = LOCAL

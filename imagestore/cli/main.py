@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "state": ("imagestore.cli.audit:state", "What is ours, now or at an earlier time, from the journal."),
     "explain": ("imagestore.cli.history:explain", "Where a dataset came from, and what was done to it."),
     "diff": ("imagestore.cli.history:diff", "What changed between two moments, from the journal."),
+    "drift": ("imagestore.cli.drift:drift", "Where the pool is not what the journal says."),
     "journal": ("imagestore.cli.journal:journal", "Check the journal, back it up, print its head."),
     "adopt": ("imagestore.cli.adopt:adopt", "Take over volumes that others made, where they stand."),
     "release": ("imagestore.cli.adopt:release", "Let go of a volume or an image; its data stay."),

@@ -21,6 +21,7 @@ from imagestore.model import (
     AdoptRequest,
     AliasRequest,
     CollectRequest,
+    DriftRequest,
     GuestRequest,
     ImageRequest,
     OperationRequest,
@@ -195,6 +196,7 @@ REQUESTS: dict[type[Struct], Object] = {
     GuestRequest: Object(
         "rpc", "GuestRequest", {"guest": GUEST, "action": TEXT, "args": MapOf(TEXT), "force": FLAG}
     ),
+    DriftRequest: Object("rpc", "DriftRequest", {}),
     OperationRequest: Object(
         "rpc",
         "OperationRequest",

@@ -8,6 +8,7 @@ holds the methods of one kind of thing.
 
 from imagestore.methods.addressing import Actors
 from imagestore.methods.adoption import AdoptionMethods
+from imagestore.methods.audit import AuditMethods
 from imagestore.methods.calls import CallMethods
 from imagestore.methods.feed import FeedMethods
 from imagestore.methods.guests import GuestMethods
@@ -28,5 +29,6 @@ class Methods(
     GuestMethods,
     AdoptionMethods,
     FeedMethods,
+    AuditMethods,
 ):
     """The methods of ``imagestore.service.Service`` over a store's actors."""

@@ -11,6 +11,8 @@ from msgspec import Struct
 
 from imagestore import errors, names
 from imagestore.model import (
+    DriftRequest,
+    DriftResponse,
     EventsRequest,
     Guest,
     GuestRequest,
@@ -58,6 +60,9 @@ class MemoryStore(MemorySources, MemoryImages):
         raise errors.TemporarilyUnavailable
 
     # --- operations: it remembers none
+
+    async def get_drift(self, request: DriftRequest, caller: Caller = LOCAL) -> DriftResponse:
+        return DriftResponse(datasets=())
 
     async def get_operation(self, request: OperationRequest, caller: Caller = LOCAL) -> OperationResponse:
         raise errors.NotFound

@@ -22,8 +22,8 @@ from imagestore.errors import (
 from imagestore.events import reader
 from imagestore.events.catalogue import DatasetLost, OperationFinished
 from imagestore.events.journal import Journal
-from imagestore.model import GuestRequest, ImageRequest, SnapshotRequest, VolumeRequest
-from imagestore.pools.base import Mark
+from imagestore.model import DriftRequest, GuestRequest, ImageRequest, SnapshotRequest, VolumeRequest
+from imagestore.pools.base import NO_TAGS, Mark, NewVolume
 from imagestore.pools.directory.driver import DirectoryPool, open_directory_pool
 from imagestore.rebuild import rebuild
 from imagestore.store import Store, create
@@ -217,6 +217,20 @@ async def test_what_others_destroyed_while_it_was_down_is_recorded_and_not_liste
         assert await volumes(store) == ["pool/kept"]
     lost = [e.event for e in reader.read(config.journal) if isinstance(e.event, DatasetLost)]
     assert [event.name for event in lost] == ["a/b"]
+
+
+async def test_what_is_not_ours_is_told_as_foreign(run: Run, config: Config, tmp_path: Path) -> None:
+    async with run() as store:
+        await store.create_volume(VOLUME)
+        assert (await store.get_drift(DriftRequest())).datasets == ()
+    pool = await open_directory_pool(f"{tmp_path}/pool", create=False)
+    made = await pool.create([NewVolume(name="theirs", size=1 << 20, tags=NO_TAGS)])
+    await pool.rename((await pool.get("a/b")).target, "c")
+    await pool.close()
+    async with run() as store:
+        (foreign,) = (await store.get_drift(DriftRequest())).datasets
+        assert (foreign.id, foreign.change, foreign.guid) == ("pool/theirs", "foreign", made[0].guid)
+        assert await volumes(store) == ["pool/c", "pool/theirs"]
 
 
 async def test_an_image_whose_dataset_is_gone_is_not_complete(
