@@ -1,6 +1,8 @@
 """The catalog's one connection: what a listing of many pages shows, and that nothing is mapped."""
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -61,6 +63,25 @@ async def test_a_change_is_made_while_a_list_is_read(catalog: Catalog) -> None:
     seen.extend(datasets)
     assert [dataset.name for dataset in seen] == ["", *guests(), "image", "image@s", "later"]
     assert catalog.find("g0000") is None
+
+
+def test_a_catalog_of_the_first_format_is_brought_up_to_date(tmp_path: Path) -> None:
+    path = str(tmp_path / "catalog.sqlite")
+    create_catalog(path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("ALTER TABLE dataset DROP COLUMN thick")
+        connection.execute("PRAGMA user_version = 1")
+        connection.execute(
+            "INSERT INTO dataset VALUES (1, 'v', '', 'volume', 7, 8, 512, 0, 0, NULL, 'f', 0, 8192, NULL, "
+            "'op', 'volume', '', '', '', '', '')"
+        )
+        connection.commit()
+    for _ in range(2):
+        catalog = Catalog(path)
+        found = catalog.find("v")
+        assert found is not None
+        assert (found.dataset.volsize, found.dataset.tags.op, found.dataset.sparse) == (512, "op", True)
+        catalog.close()
 
 
 def test_no_part_of_it_is_mapped_into_memory(catalog: Catalog, tmp_path: Path) -> None:

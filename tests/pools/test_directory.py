@@ -101,7 +101,7 @@ class TestOpening:
         connection.execute("PRAGMA user_version = 99")
         connection.close()
         before = catalog.read_bytes()
-        with pytest.raises(PoolError, match="format 99, this imagestore reads format 1"):
+        with pytest.raises(PoolError, match="format 99, this imagestore reads format 2"):
             await harness.reopen()
         assert catalog.read_bytes() == before
         connection = sqlite3.connect(catalog)

@@ -11,7 +11,8 @@ import pytest
 import trio
 
 from imagestore.errors import InUse, NoSpace, PoolError
-from imagestore.pools.base import NewClone, PoolDriver
+from imagestore.pools.base import NewClone, NewVolume, PoolDriver
+from imagestore.pools.directory.datafile import changed_bytes, extents
 from imagestore.pools.directory.driver import open_directory_pool
 from tests.pools import conformance
 from tests.pools.directories import DirectoryHarness, loop_mount, open_harness
@@ -169,3 +170,22 @@ async def test_a_read_only_file_system_is_refused_in_one_line(tmp_path: Path) ->
                 await open_directory_pool(str(mounted / name), create=create)
             assert "\n" not in str(refusal.value)
             assert refusal.value.detail == "the file system is mounted read-only"
+
+
+async def test_a_thick_volume_shares_no_block_with_snapshots_rollbacks_and_clones(
+    harness: DirectoryHarness,
+) -> None:
+    pool = harness.pool
+    (made,) = await pool.create([NewVolume(name="v", size=8 * MIB, tags=VOLUME, thick=True)])
+    write(pool, "v", os.urandom(2 * MIB))
+    with opened_for_writing(pool.device("v")):
+        taken = await snapshot(pool, made, "s")
+    for _ in range(2):
+        own = Path(pool.device("v")).resolve()
+        mine = extents(str(own))
+        assert sum(extent.length for extent in mine) == 8 * MIB
+        for name in harness.data_files() - {own.name}:
+            theirs = extents(str(own.parent / name))
+            assert changed_bytes(mine, theirs) == sum(extent.length for extent in theirs)
+        await pool.rollback([taken.target], destroy=[], operation="op")
+        await pool.create([NewClone(name=f"c{own.name}", origin=taken.target, tags=DISK)])

@@ -28,13 +28,16 @@ from tests.pools.conformance.material import (
     NEW,
     OLD,
     clone,
+    feed_all,
     guest,
     other,
+    sent,
 )
 from tests.pools.harness import (
     DISK,
     MIB,
     PARENT,
+    SNAPSHOT,
     VOLUME,
     Harness,
     filesystem,
@@ -398,6 +401,25 @@ class Thick:
         write(pool, "v", NEW)
         assert read(pool, (await clone(pool, taken, "c")).name, BLOCK) == OLD
         assert (await pool.get("c")).sparse
+
+    async def test_it_stays_thick_when_a_stream_comes_onto_it(self, pool: PoolDriver) -> None:
+        (made,) = await pool.create([NewVolume(name="v", size=8 * MIB, tags=VOLUME, thick=True)])
+        write(pool, "v", OLD)
+        base = await snapshot(pool, made, "s1")
+        async with pool.receive_stream("w", VOLUME, snapshot_tags=SNAPSHOT) as receiver:
+            came = await feed_all(receiver, await sent(pool, base))
+        assert came[0].sparse
+        write(pool, "w", NEW)
+        later = await snapshot(pool, await pool.get("w"), "s2")
+        stream = await sent(pool, later, came[1])
+        async with pool.receive_onto(
+            made.target, base=base.target, snapshot_tags=SNAPSHOT, operation="op-9"
+        ) as receiver:
+            changed = await feed_all(receiver, stream)
+        assert [(row.name, row.sparse) for row in changed] == [("v", False), ("v@s2", True)]
+        assert read(pool, "v", 2 * BLOCK) == NEW + bytes(BLOCK)
+        write(pool, "v", OLD)
+        assert read(pool, (await clone(pool, changed[1], "c")).name, BLOCK) == NEW
 
     async def test_it_grows_thick(self, pool: PoolDriver) -> None:
         (made,) = await pool.create([NewVolume(name="v", size=8 * MIB, tags=VOLUME, thick=True)])
