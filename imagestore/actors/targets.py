@@ -103,8 +103,10 @@ class Conversion(Struct, frozen=True, kw_only=True):
     limit_bytes: int | None
 
     async def bring(self, source: str, length: int) -> tuple[Dataset, ...]:
-        """Convert the file ``source`` and bring the disk into the pool; ``length`` is for nobody."""
+        """Convert the file ``source``, of ``length`` bytes, and bring the disk into the pool."""
         disk = self.spool.disk_path
+        # Zeros at its end are a hole that the file may not reach over, and formats care for their length.
+        await in_thread(partial(os.truncate, source, length))
         await self.convert(source, self.content, disk, self.limit_bytes)
         status = await trio.to_thread.run_sync(os.stat, disk)
         if self.destination.take_over is not None:
