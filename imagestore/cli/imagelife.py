@@ -149,4 +149,5 @@ def gc(client: Client, unused: int, dry_run: bool, yes: bool, output: Format) ->
     show_rows(doomed, UNUSED_COLUMNS, output)
     if output == "table":
         total = show_bytes(sum(map(_bytes, doomed)))
-        click.echo(f"{len(doomed)} images, {total} {'would be' if dry_run else 'were'} freed")
+        count = f"{len(doomed)} image{'' if len(doomed) == 1 else 's'}"
+        click.echo(f"{count}, {total} {'would be' if dry_run else 'were'} freed")
