@@ -1,11 +1,12 @@
 """Adoption and release on a whole store over a directory pool; thick volumes, and how they are counted."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import trio
 from msgspec.structs import replace
 
 from imagestore.config import Config
@@ -19,6 +20,7 @@ from imagestore.errors import (
     NotFound,
     NotValid,
     NotVolume,
+    OutcomeUnknown,
 )
 from imagestore.events import reader
 from imagestore.events.catalogue import (
@@ -402,3 +404,63 @@ async def test_a_thick_volume_counts_once_and_is_set_aside_for_good(run: Run, tm
     async with run() as store:
         with pytest.raises(NoSpace):
             await store.create_volume(VolumeRequest(id="more", size=1 << 30, thick=True))
+
+
+# --- a crash in the middle ---------------------------------------------------------------
+
+
+class Crash(Exception):
+    """Ends the store at a step."""
+
+
+async def die_at(step: str, config: Config, change: Callable[[Store], Awaitable[object]]) -> None:
+    """Run a store in which ``change`` comes as far as ``step`` and no further."""
+
+    def trace(reached: str) -> None:
+        if reached == step and armed:
+            raise Crash
+
+    armed: list[bool] = []
+    store = Store(config, trace=trace)
+    with pytest.RaisesGroup(Crash, flatten_subgroups=True):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(store.run)
+            armed.append(True)
+            with pytest.raises(OutcomeUnknown):
+                await change(store)
+
+
+@pytest.mark.parametrize("step", ["after-intent", "after-effect"])
+async def test_an_adoption_cut_short_is_whole_or_undone_after_the_restart(
+    config: Config, old_root: Target, tmp_path: Path, step: str
+) -> None:
+    await die_at(step, config, lambda store: store.adopt_dataset(AS_DISK))
+    async with running(config) as store:
+        assert await volume_ids(store) == ["pool/old/root"]
+    finished = [event for event in events(config) if isinstance(event, OperationFinished)]
+    async with opened_pool(tmp_path) as pool:
+        row = await pool.get("old/root")
+        names = {each.name for each in await pool.list()}
+    assert row.target == old_root
+    if step == "after-effect":
+        assert (finished[-1].outcome, row.tags.guest) == ("succeeded", "vm1")
+        assert "guests/vm1" in names
+    else:
+        assert (finished[-1].outcome, row.tags) == ("failed", NO_TAGS)
+        assert "guests/vm1" not in names
+
+
+@pytest.mark.parametrize("step", ["after-intent", "after-effect"])
+async def test_a_release_cut_short_is_whole_or_undone_after_the_restart(
+    config: Config, old_root: Target, step: str
+) -> None:
+    async with running(config) as store:
+        await store.adopt_dataset(AS_DISK)
+    await die_at(step, config, lambda store: store.release_dataset(ReleaseRequest(id="old/root")))
+    async with running(config) as store:
+        if step == "after-effect":
+            with pytest.raises(Blocked, match="dataset is not the store's"):
+                await store.release_dataset(ReleaseRequest(id="old/root"))
+        else:
+            await store.release_dataset(ReleaseRequest(id="old/root"))
+        assert await volume_ids(store) == ["pool/old/root"]
