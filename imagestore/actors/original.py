@@ -81,7 +81,7 @@ def survey(original: Original, state: State, view: View, *, force: bool = False)
 def strange_images(state: State, view: View) -> Iterator[Dataset]:
     """What stands directly among the images and nobody has tagged."""
     for row in view.under(names.IMAGES):
-        if names.parent(row.name) == names.IMAGES and row.kind != "snapshot" and _is_strange(row, state):
+        if row.kind != "snapshot" and _is_strange(row, state) and names.parent(row.name) == names.IMAGES:
             yield row
 
 
@@ -89,7 +89,7 @@ def strange_disks(state: State, view: View) -> dict[str, list[Dataset]]:
     """By guest: what is called like a guest's disk and nobody has tagged."""
     found: dict[str, list[Dataset]] = {}
     for row in view.under(names.GUESTS):
-        if disk_number(row.name) is not None and _is_strange(row, state):
+        if _is_strange(row, state) and disk_number(row.name) is not None:
             guest = row.name.split("/")[1]
             try:
                 names.check_guest_id(guest)
@@ -114,8 +114,9 @@ def tell_of_original(state: State, view: View) -> None:
 
 
 def _is_strange(row: Dataset, state: State) -> bool:
-    is_ours = state.owned(row.name, row.guid, row.createtxg) is not None
-    return not row.tags.op and not is_ours and is_visible(row, state)
+    if row.tags.op:  # nearly all are, in a pool of ours
+        return False
+    return state.owned(row.name, row.guid, row.createtxg) is None and is_visible(row, state)
 
 
 def _against(image_id: str, row: Dataset, known: OriginalImage | None, state: State, view: View) -> str:

@@ -5,7 +5,7 @@ import pytest
 
 from imagestore.http.json_text import value
 from imagestore.http.shapes import REQUESTS, WrongType, read_request
-from imagestore.model import GuestRequest, ImageRequest, SnapshotRequest, VolumeRequest
+from imagestore.model import AdoptRequest, GuestRequest, ImageRequest, SnapshotRequest, VolumeRequest
 from imagestore.service import METHODS
 
 
@@ -101,3 +101,12 @@ def test_a_wrong_type_is_named_with_the_type_expected(
     with pytest.raises(WrongType) as caught:
         read_request(value(sent.encode()), request_type)
     assert str(caught.value) == f"json: cannot unmarshal {text}"
+
+
+def test_a_disk_number_that_is_left_out_is_none_and_0_is_one() -> None:
+    assert read_request({"id": "a", "guest": "g"}, AdoptRequest).disk is None
+    assert read_request({"id": "a", "Disk": 0, "DRYRUN": True}, AdoptRequest) == AdoptRequest(
+        id="a", disk=0, dryRun=True
+    )
+    with pytest.raises(WrongType, match=r"cannot unmarshal string into Go struct field AdoptRequest\.disk of"):
+        read_request({"disk": "0"}, AdoptRequest)
