@@ -23,6 +23,7 @@ class MemoryStore:
     def __init__(self) -> None:
         self.images: dict[str, dict[str, Any]] = {}
         self.sources: dict[str, dict[str, Any]] = {}
+        self.aliases: dict[str, str] = {}
         self.volumes: dict[str, int] = {}
         self.snapshots: dict[str, int] = {}
         self.calls: list[tuple[str, dict[str, Any]]] = []
@@ -215,6 +216,32 @@ class MemoryStore:
 
     def delete_image(self, request: dict[str, Any]) -> dict[str, Any]:
         return {"images": [self.images.pop(request["id"])]}
+
+    def describe_images(self, request: dict[str, Any]) -> dict[str, Any]:
+        image = self.aliases.get(request["id"], request["id"])
+        asked = [self.images[image]] if image else list(self.images.values())
+        return {"images": [self.described(each) for each in asked]}
+
+    def described(self, image: dict[str, Any]) -> dict[str, Any]:
+        aliases = [alias for alias, named in self.aliases.items() if named == image["id"]]
+        return {"size_bytes": 3 << 20, "clones": [], "retired": False, **image, "aliases": aliases}
+
+    def set_image_alias(self, request: dict[str, Any]) -> dict[str, Any]:
+        self.aliases[request["alias"]] = request["id"]
+        return self.describe_images(request)
+
+    def remove_image_alias(self, request: dict[str, Any]) -> dict[str, Any]:
+        return self.describe_images({"id": self.aliases.pop(request["alias"])})
+
+    def publish_image(self, request: dict[str, Any]) -> dict[str, Any]:
+        self.get_snapshot({"id": request["snapshot"]})
+        return self.request_image(request)
+
+    def collect_images(self, request: dict[str, Any]) -> dict[str, Any]:
+        answer = self.describe_images({"id": ""})
+        if not request["dryRun"]:
+            self.images.clear()
+        return answer
 
     def clone_image(self, request: dict[str, Any]) -> dict[str, Any]:
         self.volumes[request["dest"]] = self.images[request["id"]]["size"]
