@@ -11,6 +11,7 @@ from imagestore.actors.verdicts import (
 )
 from imagestore.actors.view import View
 from imagestore.events.catalogue import (
+    AliasSet,
     CreateIntent,
     DatasetCreated,
     DatasetDestroyed,
@@ -20,9 +21,12 @@ from imagestore.events.catalogue import (
     FetchIntent,
     ImageCompleted,
     ImageDeleted,
+    ImagePublished,
     Intent,
     NewBlank,
     NewParent,
+    NoteIntent,
+    PublishIntent,
     ReceiveIntent,
     RollbackIntent,
     SnapshotIntent,
@@ -179,3 +183,28 @@ def test_an_image_of_that_name_that_is_not_this_fetchs_is_not_taken_for_it(tags:
 def test_an_image_that_lost_its_snapshot_meanwhile_is_no_reason_not_to_start() -> None:
     tags = Tags(op="op", kind="image", image="i")
     assert isinstance(judge(FETCH, view_of(row("images/i", volsize=MIB, tags=tags))), Requeue)
+
+
+PUBLISH = PublishIntent(image="gold", snapshot=dataset_id(row("v@s", volsize=MIB)))
+
+
+def test_a_publication_that_got_its_name_is_finished() -> None:
+    volume = row("images/gold", volsize=MIB, tags=Tags(op="op", kind="image", image="gold"))
+    snapshot = row("images/gold@s", volsize=MIB, tags=OURS)
+    ruling = judge(PUBLISH, view_of(volume, snapshot))
+    assert isinstance(ruling, Finish)
+    told = [fact for fact in ruling.facts if isinstance(fact, ImagePublished | ImageCompleted)]
+    assert [type(fact) for fact in told] == [ImagePublished, ImageCompleted]
+
+
+def test_a_publication_that_did_not_get_its_name_is_undone_and_a_foreign_image_left_alone() -> None:
+    foreign = row("images/gold", volsize=MIB, tags=Tags(op="another", kind="image"))
+    for view in (view_of(), view_of(foreign, row("images/gold@s", volsize=MIB))):
+        ruling = judge(PUBLISH, view)
+        assert isinstance(ruling, Undo)
+        assert ruling.targets == ()
+
+
+def test_what_is_only_to_be_noted_is_noted_in_the_next_life() -> None:
+    fact = AliasSet(alias="stable", image="deb")
+    assert judge(NoteIntent(fact=fact), view_of()) == Finish(facts=(fact,))
