@@ -108,5 +108,5 @@ def test_a_disk_number_that_is_left_out_is_none_and_0_is_one() -> None:
     assert read_request({"id": "a", "Disk": 0, "DRYRUN": True}, AdoptRequest) == AdoptRequest(
         id="a", disk=0, dryRun=True
     )
-    with pytest.raises(WrongType, match=r"cannot unmarshal string into Go struct field AdoptRequest\.disk of"):
+    with pytest.raises(WrongType, match=r"unmarshal string into Go struct field AdoptRequest\.disk of"):
         read_request({"disk": "0"}, AdoptRequest)
