@@ -34,7 +34,7 @@ class PoolGround:
         self.total_bytes = total_bytes
         self.mark: Mark | None = None
         self.changed: list[str] = []
-        """Names of what another hand has changed, until the driver was asked for them."""
+        """Names of what another hand has changed or written, until the driver was asked for them."""
         self.entries: dict[str, Entry] = {}
         self.blocks: dict[int, Blocks] = {}
         """Contents, by createtxg."""
@@ -183,6 +183,7 @@ class PoolGround:
         for at in range(0, len(data), BLOCK_BYTES):
             _set(blocks, (offset + at) // BLOCK_BYTES, data[at : at + BLOCK_BYTES])
         self.blocks[txg] = blocks
+        self.changed.append(name)
 
     def read(self, name: str, length: int, offset: int = 0) -> bytes:
         return content(self.blocks[self.existing(name).dataset.createtxg], offset + length)[offset:]
