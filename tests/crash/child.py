@@ -24,9 +24,8 @@ from msgspec.structs import replace
 
 from imagestore import store as store_module
 from imagestore.events.files import SystemFiles
-from imagestore.events.journal import open_journal
 from imagestore.pools.directory.driver import open_directory_pool
-from imagestore.store import Store
+from imagestore.store import Store, Surroundings
 from tests.crash.process import ROOT, Place
 from tests.crash.scene import ACTIONS, config_of, prepare
 
@@ -144,15 +143,12 @@ async def act(case: Case) -> None:
         reach(step)
 
     deadly_pool = partial(open_directory_pool, checkpoint=lambda point: reach(DRIVER + point))
-    deadly_journal = partial(open_journal, files=DeadlyFiles(count_call))
+    deadly_disk = Surroundings(files=DeadlyFiles(count_call))
     config = config_of(place, case.image_service)
     if case.point.startswith(JOURNAL):
         config = replace(config, journal_segment_bytes=4096, checkpoint_events=1)
-    store = Store(config, trace=trace)
-    with (
-        patch.object(store_module, "open_directory_pool", deadly_pool),
-        patch.object(store_module, "open_journal", deadly_journal),
-    ):
+    store = Store(config, trace=trace, surroundings=deadly_disk)
+    with patch.object(store_module, "open_directory_pool", deadly_pool):
         async with trio.open_nursery() as nursery:
             await nursery.start(store.run)
             armed = not recovering
