@@ -54,10 +54,11 @@ from imagestore.config import Config
 from imagestore.errors import ConfigError, PoolError, PoolMismatch
 from imagestore.events import reader
 from imagestore.events.catalogue import PoolAttached
-from imagestore.events.files import SYSTEM_FILES, Files
 from imagestore.events.feed import Feed
+from imagestore.events.files import SYSTEM_FILES, Files
 from imagestore.events.index import open_index
 from imagestore.events.journal import Journal, JournalSettings, open_journal
+from imagestore.headlog import log_heads
 from imagestore.http.server import serve_http
 from imagestore.http.settings import HttpSettings
 from imagestore.identifiers import uuid7_maker
@@ -233,6 +234,8 @@ class Store(Methods):
         async with trio.open_nursery() as below:
             await below.start(zpool.run)
             await below.start(archive.run)
+            if config.head_log_seconds and threads:
+                below.start_soon(log_heads, journal, config.head_log_seconds)
             await recover(operations, fetcher)
             if spools is not None:
                 await trio.to_thread.run_sync(spools.prepare, frozenset(journal.state.operations))
@@ -293,12 +296,14 @@ class Store(Methods):
         )
 
     def stop_http(self) -> None:
-        """Not ready any more; HTTP finishes its requests. Fetches are left to the next life at once."""
+        """Not ready any more; HTTP finishes its requests. Fetches are left to the next life at once,
+        copies are broken off."""
         self._http_stop.set()
         if self._feed is not None:
             self._feed.close()
         if self._actors is not None:
             self._actors.fetcher.close()
+            self._actors.zpool.break_off()
 
     async def destroy(self) -> None:
         """Stop and release everything; deletes no data. Idempotent; returns when it is done."""

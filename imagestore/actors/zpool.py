@@ -24,7 +24,7 @@ from imagestore.actors.base import NO_DEADLINE, Mailbox, Reply, check_deadline
 from imagestore.actors.claims import Claim, ClaimTable
 from imagestore.actors.ledger import Ledger
 from imagestore.actors.view import View
-from imagestore.errors import DeadlineExceeded, ImageStoreError, NotFound
+from imagestore.errors import DeadlineExceeded, ImageStoreError, NotFound, Stopping
 from imagestore.pools.base import Creation, Dataset, NewFilesystem, PoolDriver, Retagging, Space, Tags, Target
 
 _log = logging.getLogger(__name__)
@@ -139,6 +139,8 @@ class ZpoolActor:
         self._claimants: dict[str, Reply[None]] = {}
         self._slots = trio.CapacityLimiter(concurrency)
         self._copies = trio.CapacityLimiter(COPIES)
+        self._copying: set[trio.CancelScope] = set()
+        self._broken_off = False
         self._refresh_seconds = refresh_seconds
         self._generation = -1
 
@@ -164,6 +166,12 @@ class ZpoolActor:
     def close(self) -> None:
         """Take no new messages; :meth:`run` returns when those under way are answered."""
         self._mailbox.close()
+
+    def break_off(self) -> None:
+        """End the copies under way, and begin no others: they take minutes, and nothing of them is kept."""
+        self._broken_off = True
+        for scope in self._copying:
+            scope.cancel(reason="the store is shutting down")
 
     def _dispatch(self, message: Message, nursery: trio.Nursery) -> None:
         match message:
@@ -263,16 +271,9 @@ class ZpoolActor:
         return tuple(rows)
 
     async def _publish(self, command: Publish) -> Sequence[Dataset]:
-        """Send the snapshot to ourselves, checked like any stream, and rename what came when it is whole."""
-        async with (
-            self.driver.send(command.snapshot) as pieces,
-            self.driver.receive_stream(
-                command.staging, command.tags, snapshot_tags=command.snapshot_tags, read_only=True
-            ) as receiver,
-        ):
-            async for piece in pieces:
-                await receiver.feed(piece)
-            staged = await receiver.finish()
+        """Copy the snapshot into staging, and rename it when it is whole."""
+        staged = await self._copy(command)
+        self.check_writable()
         try:
             return await self.driver.rename(staged[0].target, command.name)
         except ImageStoreError:
@@ -280,6 +281,26 @@ class ZpoolActor:
             raise
         finally:
             self.view.remove(row.name for row in staged)
+
+    async def _copy(self, command: Publish) -> Sequence[Dataset]:
+        """Send the snapshot to ourselves, checked like any stream. Raises Stopping once :meth:`break_off`."""
+        with trio.CancelScope() as scope:
+            if self._broken_off:
+                raise Stopping
+            self._copying.add(scope)
+            try:
+                async with (
+                    self.driver.send(command.snapshot) as pieces,
+                    self.driver.receive_stream(
+                        command.staging, command.tags, snapshot_tags=command.snapshot_tags, read_only=True
+                    ) as receiver,
+                ):
+                    async for piece in pieces:
+                        await receiver.feed(piece)
+                    return await receiver.finish()
+            finally:
+                self._copying.discard(scope)
+        raise Stopping
 
     async def _adopt(self, command: Adopt) -> Sequence[Dataset]:
         made = await self.driver.create(command.parents) if command.parents else ()

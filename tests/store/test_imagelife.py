@@ -11,7 +11,7 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from imagestore.config import Config
-from imagestore.errors import AlreadyExists, Blocked, HasClones, InvalidArgument, NotFound
+from imagestore.errors import AlreadyExists, Blocked, HasClones, InvalidArgument, NotFound, Stopping
 from imagestore.events import reader
 from imagestore.events.catalogue import (
     Envelope,
@@ -21,6 +21,7 @@ from imagestore.events.catalogue import (
     OperationFinished,
     OperationStarted,
 )
+from imagestore.events.state import OperationRecord
 from imagestore.model import (
     AliasRequest,
     CollectRequest,
@@ -332,6 +333,32 @@ async def test_a_publication_that_fails_leaves_nothing(served: Run, config: Conf
         (Path(config.pool_address[1]) / "images" / "gold").unlink()
         await store.publish_image(PublishRequest(id="gold", snapshot=snapshot))
         assert await listed(store) == ["deb", "gold"]
+
+
+async def test_a_store_that_stops_breaks_a_publication_off_and_leaves_nothing(
+    served: Run, config: Config
+) -> None:
+    async with served() as store:
+        snapshot, _ = await snapshotted(store)
+        async with trio.open_nursery() as nursery:
+
+            async def publish() -> None:
+                with pytest.raises(Stopping):
+                    await store.publish_image(PublishRequest(id="gold", snapshot=snapshot))
+
+            nursery.start_soon(publish)
+            while not any(o.method == "PublishImage" for o in operations_of(store)):
+                await trio.lowlevel.checkpoint()
+            await store.destroy()
+    last = [e.event for e in events(config) if isinstance(e.event, OperationFinished)][-1]
+    assert (last.outcome, last.error_type) == ("failed", "Stopping")
+    async with served() as store:
+        assert await listed(store) == ["deb"]
+        assert len((await store.list_volumes(VolumeRequest())).volumes) == 2
+
+
+def operations_of(store: Store) -> Sequence[OperationRecord]:
+    return list(store._running().operations.state.operations.values())
 
 
 async def test_a_request_for_an_image_that_is_being_published_waits_for_it(
