@@ -1,19 +1,14 @@
 """A typed RPC client for programs that do one thing and end, such as the command line.
 
-Owns the wire from the client's side: one connection a call, so that nothing
-stale is ever reused.  Every failure is one of ``imagestore.errors``: what the
-store said becomes the error it was there, a store that is not there is
-``Unreachable``.  Knows nothing of terminals.  Only the standard library and
-msgspec are imported: a command must start in no time.
+Owns the methods, and what their answers become; :mod:`imagestore.wire` carries
+them.  Every failure is one of ``imagestore.errors``.  Knows nothing of terminals.
+Only the standard library and msgspec are imported: a command must start in no time.
 """
 
-import http.client
-import re
-import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import Any, TypeVar
-from urllib.parse import urlencode, urlsplit
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+from urllib.parse import urlencode
 
 import msgspec
 from msgspec import Struct
@@ -48,60 +43,22 @@ from imagestore.model import (
     VolumeRequest,
     VolumeResponse,
 )
-from imagestore.wiretexts import error_of
+from imagestore.wire import DEFAULT_SERVER, PIECE_BYTES, Accepted, Changing, Stream, Wire, patiently
 
-DEFAULT_SERVER = "http://127.0.0.1:19999"
-RPC_PATH = "/_mistify_RPC_"
+__all__ = ["DEFAULT_SERVER", "PIECE_BYTES", "Accepted", "Changing", "Client", "Stream", "patiently"]
+
 DOWNLOAD_PATH = "/snapshots/download"
 RECEIVE_PATH = "/volumes/receive"
 UPLOAD_PATH = "/images/upload"
 
-PIECE_BYTES = 1 << 20
-"""Most bytes of a download that are held at once."""
-
-CONNECT_SECONDS = 10.0
-"""A store on the same machine takes a connection at once or not at all."""
-
-_JSON: Mapping[str, str] = {"Content-Type": "application/json"}
-_PLACE = re.compile(r"bytes (?:([0-9]+)-[0-9]+|\*)/([0-9]+)\Z")
-
 _Answer = TypeVar("_Answer", bound=Struct)
 
 
-class _Problem(Struct, frozen=True):
-    title: str
-    detail: str = ""
-    error: str = ""
-
-
-class _Reply(Struct, frozen=True):
-    result: msgspec.Raw = msgspec.Raw(b"null")
-    error: Any = None
-
-
-class Client:
-    """The methods of a store at ``server``, as calls.
-
-    Parameters:
-        server: ``http://HOST:PORT`` (``HOST:PORT`` will do).
-        timeout: seconds to wait for each piece of an answer; None waits for ever.
-            The store goes on with what it accepted.
+class Client(Wire):
+    """The methods of a store, as calls; made as a :class:`~imagestore.wire.Wire` is.
 
     Raises (every method): the store's errors, ``Unreachable``, ``AnswerTimeout``, ``BrokenOff``.
     """
-
-    def __init__(self, server: str = DEFAULT_SERVER, *, timeout: float | None = None) -> None:
-        self.server = server if "://" in server else f"http://{server}"
-        parts = urlsplit(self.server)
-        try:
-            self._host, self._port = parts.hostname, parts.port or 80
-        except ValueError:
-            self._host, self._port = None, 0
-        if parts.scheme != "http" or not self._host or parts.path not in ("", "/"):
-            raise errors.ConfigError(
-                f"server {server!r} is not http://HOST:PORT", detail=f"for example {DEFAULT_SERVER}"
-            )
-        self.timeout = timeout
 
     # -- images -------------------------------------------------------------
 
@@ -136,7 +93,7 @@ class Client:
         headers = {"Content-Type": "application/octet-stream"}
         if size is not None:
             headers["Content-Length"] = str(size)
-        with self._request("POST", f"{UPLOAD_PATH}?{query}", pieces, headers) as response:
+        with self.exchange("POST", f"{UPLOAD_PATH}?{query}", pieces, headers) as response:
             return _only(msgspec.json.decode(response.read(), type=ImageResponse).images)
 
     def list_sources(self, image: str = "") -> tuple[Source, ...]:
@@ -244,27 +201,12 @@ class Client:
     def delete_guests_disks(self, guest: Guest, *, force: bool = False) -> Guest:
         return self.call("DeleteGuestsDisks", GuestRequest(guest=guest, force=force), GuestResponse).guest
 
-    # -- the wire ---------------------------------------------------------------
-
-    def call(self, method: str, request: Struct, answer: type[_Answer]) -> _Answer:
-        """Call ``ImageStore.<method>`` and decode its answer."""
-        body = msgspec.json.encode({"method": f"ImageStore.{method}", "params": [request], "id": 1})
-        with self._request("POST", RPC_PATH, body) as response:
-            data = response.read()
-        try:
-            reply = msgspec.json.decode(data, type=_Reply)
-            if reply.error is None:
-                return msgspec.json.decode(reply.result, type=answer)
-        except msgspec.DecodeError as problem:
-            raise errors.Unreachable(
-                f"what answers at {self.server} is no image store", detail=str(problem)
-            ) from problem
-        raise error_of(reply.error if isinstance(reply.error, str) else str(reply.error))
+    # -- streams, and how it is -----------------------------------------------------
 
     def ready(self) -> bool:
         """Whether the store says that it serves."""
         try:
-            with self._request("GET", "/readyz", None):
+            with self.exchange("GET", "/readyz", None):
                 return True
         except errors.ImageStoreError:
             return False
@@ -283,7 +225,7 @@ class Client:
         headers = {"Content-Type": "application/json"}
         if offset and etag:
             headers |= {"Range": f"bytes={offset}-", "If-Range": etag}
-        with self._request("POST", DOWNLOAD_PATH, body, headers) as response:
+        with self.exchange("POST", DOWNLOAD_PATH, body, headers) as response:
             yield Stream(response, offset)
 
     def receive(self, volume: str, pieces: Iterable[bytes], *, force: bool = False) -> ReceiveResponse:
@@ -293,153 +235,11 @@ class Client:
         """
         query = urlencode({"id": volume, "force": "true" if force else "false"})
         headers = {"Content-Type": "application/octet-stream"}
-        with self._request("POST", f"{RECEIVE_PATH}?{query}", pieces, headers) as response:
+        with self.exchange("POST", f"{RECEIVE_PATH}?{query}", pieces, headers) as response:
             return msgspec.json.decode(response.read(), type=ReceiveResponse)
-
-    @contextmanager
-    def _request(
-        self, verb: str, path: str, body: bytes | Iterable[bytes] | None, headers: Mapping[str, str] = _JSON
-    ) -> Iterator["_Response"]:
-        """One exchange; an error status is raised as the error that the answer names."""
-        connection = http.client.HTTPConnection(self._host or "", self._port, timeout=CONNECT_SECONDS)
-        try:
-            try:
-                connection.connect()
-            except OSError as problem:
-                raise errors.Unreachable(
-                    f"no store answers at {self.server}: {_reason(problem)}",
-                    detail="start one with: imagestore serve; or name another with --server",
-                ) from problem
-            connection.sock.settimeout(self.timeout)
-            with self._failures():
-                # A store that refuses a body answers before it is whole, and hangs up.
-                with suppress(BrokenPipeError, ConnectionResetError):
-                    connection.request(verb, path, body, headers if body else {})
-                response = connection.getresponse()
-                if response.status not in (200, 206, 416):
-                    raise _refusal(response)
-            yield _Response(response, self._failures)
-        finally:
-            connection.close()
-
-    @contextmanager
-    def _failures(self) -> Iterator[None]:
-        """What the socket and http.client raise, as errors of ours."""
-        try:
-            yield
-        except TimeoutError as problem:
-            raise errors.AnswerTimeout(
-                f"no answer within {self.timeout:g} s",
-                detail="what the store accepted goes on there; ask again, or give a longer --timeout",
-            ) from problem
-        except (http.client.HTTPException, ConnectionError) as problem:
-            raise errors.BrokenOff(
-                f"the connection to {self.server} broke off: {_reason(problem)}",
-                detail="the store may have stopped; ask again when it is back",
-            ) from problem
-
-
-class _Response:
-    """An answer whose reading raises errors of ours; what its reader does raises as it is."""
-
-    def __init__(
-        self, response: http.client.HTTPResponse, failures: Callable[[], AbstractContextManager[None]]
-    ) -> None:
-        self._response = response
-        self._failures = failures
-
-    @property
-    def status(self) -> int:
-        return self._response.status
-
-    def header(self, name: str) -> str:
-        return self._response.getheader(name, "")
-
-    def read(self) -> bytes:
-        with self._failures():
-            return self._response.read()
-
-    def pieces(self) -> Iterator[memoryview]:
-        buffer = memoryview(bytearray(PIECE_BYTES))
-        while True:
-            failure: Exception | None = None
-            try:
-                count = self._response.readinto(buffer)
-                if count == 0 and self._response.length:
-                    failure = http.client.IncompleteRead(b"", self._response.length)
-            except http.client.IncompleteRead as broken:
-                count, failure = len(broken.partial), broken
-                buffer[:count] = broken.partial
-            except (OSError, http.client.HTTPException) as broken:
-                count, failure = 0, broken
-            if count:
-                yield buffer[:count]
-            if failure is not None:
-                with self._failures():
-                    raise failure
-            if not count:
-                return
-
-
-class Stream:
-    """A download: an iterable of pieces, each valid until the next is asked for.
-
-    ``first`` is where its first byte stands in the whole stream, ``size`` how
-    long that is (None: unknown), ``etag`` what it is called, "" if it cannot be
-    gone on with.  The pieces raise ``BrokenOff`` or ``AnswerTimeout`` when the
-    stream ends before its end.
-    """
-
-    def __init__(self, response: _Response, offset: int) -> None:
-        self._response = response
-        self.etag = response.header("ETag")
-        self.first = 0
-        self.size: int | None = None
-        place = _PLACE.match(response.header("Content-Range"))
-        if response.status == 200:
-            return
-        if place is None:
-            raise errors.Unreachable("the store's answer does not say which part of the stream it is")
-        self.size = int(place[2])
-        if response.status == 416 and self.size != offset:
-            raise errors.InvalidArgument(f"the stream has {self.size} bytes, not {offset} and more")
-        self.first = offset if response.status == 416 else int(place[1] or 0)
-
-    def __iter__(self) -> Iterator[memoryview]:
-        return iter(()) if self._response.status == 416 else self._response.pieces()
-
-
-def _refusal(response: http.client.HTTPResponse) -> errors.ImageStoreError:
-    """The error that the store answered with: a problem of its own type, or a line of text."""
-    text = response.read(1 << 16)
-    if response.getheader("Content-Type", "").startswith("application/problem+json"):
-        with suppress(msgspec.DecodeError):
-            problem = msgspec.json.decode(text, type=_Problem)
-            return _by_name(problem.error)(problem.title, detail=problem.detail)
-    return error_of(text.decode("utf-8", "replace").strip())
-
-
-def _by_name(name: str) -> type[errors.ImageStoreError]:
-    """The error type of that name; the base of all for one that a newer store has."""
-    kind = getattr(errors, name, None)
-    return (
-        kind
-        if isinstance(kind, type) and issubclass(kind, errors.ImageStoreError)
-        else errors.ImageStoreError
-    )
 
 
 def _only(answer: tuple[_Answer, ...]) -> _Answer:
     if len(answer) != 1:
         raise errors.Unreachable(f"the store answered {len(answer)} objects where one was due")
     return answer[0]
-
-
-def _reason(problem: Exception) -> str:
-    if isinstance(problem, socket.gaierror):
-        return "its name cannot be resolved"
-    if isinstance(problem, OSError) and problem.strerror:
-        return problem.strerror.lower()
-    if isinstance(problem, http.client.IncompleteRead):
-        return "the answer is not complete"
-    return str(problem) or type(problem).__name__

@@ -32,6 +32,8 @@ _EXACT: dict[str, type[errors.ImageStoreError]] = {
     errors.ReadOnly.text: errors.ReadOnly,
     errors.Stopping.text: errors.Stopping,
     errors.Cancelled.text: errors.Cancelled,
+    errors.KeyReused.text: errors.KeyReused,
+    "operation cannot be cancelled any more": errors.TooLate,
     "store is starting": errors.TemporarilyUnavailable,
     "store is not running": errors.TemporarilyUnavailable,
     "store has ended": errors.TemporarilyUnavailable,
@@ -39,6 +41,9 @@ _EXACT: dict[str, type[errors.ImageStoreError]] = {
 
 _BEGINNINGS: tuple[tuple[str, type[errors.ImageStoreError]], ...] = (
     ("dataset already exists", errors.AlreadyExists),
+    ("operation has ended: ", errors.TooLate),
+    ("Idempotency-Key must have ", errors.InvalidArgument),
+    ("the journal ends at seq ", errors.InvalidArgument),
     ("snapshot has dependent clones: ", errors.HasClones),
     ("image has dependent clones: ", errors.HasClones),
     ("more recent snapshots exist: ", errors.NewerSnapshots),

@@ -19,6 +19,7 @@ from imagestore.cli.eventtext import describe, describe_intent
 from imagestore.cli.journal import journal_option
 from imagestore.cli.output import Column, Format, output_option, print_json, print_line, show_rows
 from imagestore.cli.sizes import show_bytes
+from imagestore.client import DEFAULT_SERVER
 from imagestore.errors import InvalidArgument
 from imagestore.events.catalogue import Envelope
 from imagestore.events.selection import Filter, select, short
@@ -100,9 +101,19 @@ MOMENT = MomentType()
         "imagestore log --journal journal --guest vm1 --since 2h",
         "imagestore log --journal journal --dataset scratch/data -o jsonl",
         "imagestore log --journal journal --last 20",
+        "imagestore log -f                            # of the running store, over its restarts",
+        "imagestore log -f --journal journal          # out of the files",
     )
 )
 @journal_option
+@click.option("-f", "--follow", is_flag=True, help="Print what happens as it happens, until interrupted.")
+@click.option(
+    "--server",
+    envvar="IMAGESTORE_SERVER",
+    default=DEFAULT_SERVER,
+    metavar="URL",
+    help="With -f and without --journal: the store's address.",
+)
 @click.option("--who", metavar="NAME", help="Only what NAME asked for.")
 @click.option("--dataset", metavar="NAME", help="Only what concerns this dataset and all below it.")
 @click.option("--guest", metavar="ID", help="Only what concerns this guest's disks.")
@@ -113,8 +124,12 @@ MOMENT = MomentType()
 @click.option("--from-seq", type=click.IntRange(min=1), default=1, metavar="SEQ", help="From this event on.")
 @click.option("--last", type=click.IntRange(min=1), metavar="N", help="Only the last N of them.")
 @output_option
+@click.pass_context
 def log(
+    context: click.Context,
     journal: str,
+    follow: bool,
+    server: str,
     who: str | None,
     dataset: str | None,
     guest: str | None,
@@ -143,6 +158,12 @@ def log(
         until_ns=until,
         from_seq=from_seq,
     )
+    if follow:
+        if last is not None:
+            raise InvalidArgument("--last goes without --follow", detail="--from-seq or --since goes with it")
+        given = context.get_parameter_source("journal") is not click.core.ParameterSource.DEFAULT
+        _follow(journal if given else "", server, wanted, output)
+        return
     begin = 1 if wanted.has_subject else from_seq
     found: Iterable[Envelope] = select(reader.read(journal, begin), wanted)
     if last is not None:
@@ -152,6 +173,19 @@ def log(
             print_line(envelope)
     else:
         show_rows(list(found), LOG_COLUMNS, output)
+
+
+def _follow(journal: str, server: str, wanted: Filter, output: Format) -> None:
+    """Print events as they come: out of the files of ``journal`` if it is given, else from the store."""
+    from imagestore.cli import following
+    from imagestore.operationclient import OperationClient
+
+    from_past = wanted.from_seq > 1 or wanted.since_ns is not None
+    if journal:
+        events = following.from_files(journal, wanted, from_past=from_past)
+    else:
+        events = following.from_store(OperationClient(server), wanted, from_past=from_past)
+    following.show(events, LOG_COLUMNS, output)
 
 
 DATASET_COLUMNS = (

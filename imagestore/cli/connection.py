@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 
 import click
 
-from imagestore.client import DEFAULT_SERVER, Client
+from imagestore.client import DEFAULT_SERVER, Accepted, Changing
 from imagestore.errors import ImageStoreError, InUse, NewerSnapshots, NotValid
+from imagestore.operationclient import OperationClient
 
 _Result = TypeVar("_Result")
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -37,10 +38,47 @@ def connected(function: Callable[..., _Result]) -> Callable[..., _Result]:
     @functools.wraps(function)
     def command(*arguments: object, server: str, timeout: float | None, **options: object) -> _Result:
         try:
-            return function(Client(server, timeout=timeout), *arguments, **options)
+            return function(OperationClient(server, timeout=timeout), *arguments, **options)
         except ImageStoreError as problem:
             problem.detail = problem.detail or _advice(problem)
             raise
+
+    return command
+
+
+def changing(function: Callable[..., object]) -> Callable[..., None]:
+    """What :func:`connected` gives, and ``--no-wait``, ``--retry`` and ``--idempotency-key``.
+
+    A change that is not waited for prints its operation's id.
+    """
+
+    @click.option(
+        "--no-wait", is_flag=True, help="Print the operation's id once it is accepted; see imagestore op."
+    )
+    @click.option(
+        "--retry",
+        type=click.FloatRange(min=0),
+        default=0.0,
+        metavar="SECONDS",
+        help="Try again for so long when the store is away or busy; it is done once.",
+    )
+    @click.option(
+        "--idempotency-key",
+        "key",
+        default="",
+        metavar="KEY",
+        help="The same command with the same KEY again, within 7 days, changes nothing: same answer.",
+    )
+    @connected
+    @functools.wraps(function)
+    def command(
+        client: OperationClient, *arguments: object, no_wait: bool, retry: float, key: str, **options: object
+    ) -> None:
+        client.changing = Changing(key=key, retry_seconds=retry, no_wait=no_wait)
+        try:
+            function(client, *arguments, **options)
+        except Accepted as accepted:
+            click.echo(accepted.operation)
 
     return command
 

@@ -6,7 +6,7 @@ from typing import Any
 import click
 from msgspec import Struct
 
-from imagestore.cli.connection import confirm, connected, examples, force_option, yes_option
+from imagestore.cli.connection import changing, confirm, connected, examples, force_option, yes_option
 from imagestore.cli.output import Column, Format, output_option, print_json, print_line, show_rows
 from imagestore.cli.sizes import parse_mib, show_mib
 from imagestore.cli.volumes import VOLUME_COLUMNS
@@ -114,7 +114,7 @@ def guest() -> None:
     help="A disk: a blank one of a size, or a clone of an image. Give it once for each disk.",
 )
 @output_option
-@connected
+@changing
 def create(client: Client, guest_id: str, disks: tuple[Disk, ...], output: Format) -> None:
     """Make the disks of a guest, all or none. The same command again changes nothing."""
     check_guest_id(guest_id)
@@ -156,7 +156,7 @@ def show(client: Client, guest_id: str, output: Format) -> None:
 @yes_option
 @force_option
 @output_option
-@connected
+@changing
 def rm(client: Client, guest_id: str, yes: bool, force: bool, output: Format) -> None:
     """Remove all disks of a guest, their snapshots included. A guest without disks is no error."""
     check_guest_id(guest_id)

@@ -3,7 +3,7 @@
 import click
 from msgspec import UNSET
 
-from imagestore.cli.connection import confirm, connected, examples, yes_option
+from imagestore.cli.connection import changing, confirm, connected, examples, yes_option
 from imagestore.cli.output import Column, Format, output_option, show_one, show_rows
 from imagestore.cli.sizes import show_bytes, show_mib
 from imagestore.cli.volumes import VOLUME_COLUMNS
@@ -86,7 +86,7 @@ def _fields(described: Image) -> list[tuple[str, str]]:
 @click.argument("image_id", metavar="ID")
 @click.argument("dest")
 @output_option
-@connected
+@changing
 def clone(client: Client, image_id: str, dest: str, output: Format) -> None:
     """Make the volume DEST, a clone of an image."""
     show_one(client.clone_image(image_id, dest), VOLUME_COLUMNS, output)
@@ -99,7 +99,7 @@ def clone(client: Client, image_id: str, dest: str, output: Format) -> None:
 )
 @yes_option
 @output_option
-@connected
+@changing
 def rm(client: Client, image_id: str, when_unused: bool, yes: bool, output: Format) -> None:
     """Remove an image. One that has clones, or aliases, is not removed.
 

@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "snap": ("imagestore.cli.snapshots:snap", "Take, list, remove and go back to snapshots."),
     "send": ("imagestore.cli.send:send", "Write a snapshot's stream to a file or a pipe."),
     "receive": ("imagestore.cli.receive:receive", "Bring a send stream into a new volume, or onto its base."),
+    "op": ("imagestore.cli.operations:op", "List, show, wait for and cancel operations."),
     "log": ("imagestore.cli.audit:log", "Who did what and when, from the journal."),
     "state": ("imagestore.cli.audit:state", "What is ours, now or at an earlier time, from the journal."),
     "explain": ("imagestore.cli.history:explain", "Where a dataset came from, and what was done to it."),

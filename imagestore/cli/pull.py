@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import click
 from msgspec import UNSET, Struct
 
-from imagestore.cli.connection import connected, examples
+from imagestore.cli.connection import changing, examples
 from imagestore.cli.images import IMAGE_COLUMNS, image
 from imagestore.cli.output import Format, output_option, show_one
 from imagestore.cli.progress import Report, progress, shows_progress
@@ -51,7 +51,7 @@ class Proof(Struct, frozen=True, kw_only=True):
 @click.option("--sums", default="", metavar="URL|FILE", help="A SHA256SUMS file that lists it.")
 @click.option("--keyring", default="", metavar="FILE", help="Public keys, one of which signed the sums.")
 @output_option
-@connected
+@changing
 def pull(
     client: Client,
     source: str,

@@ -104,7 +104,7 @@ def show(settings: Config, output: Format) -> None:
     pairs = [(key, str(value)) for key, value in msgspec.to_builtins(settings).items()]
     columns = (
         Column[tuple[str, str]]("setting", lambda pair: pair[0]),
-        Column[tuple[str, str]]("value", lambda pair: pair[1]),
+        Column[tuple[str, str]]("value", lambda pair: pair[1] or "-"),
     )
     show_rows(pairs, columns, output)
 

@@ -2,7 +2,7 @@
 
 import click
 
-from imagestore.cli.connection import confirm, connected, examples, force_option, yes_option
+from imagestore.cli.connection import changing, confirm, connected, examples, force_option, yes_option
 from imagestore.cli.output import Column, Format, output_option, show_one, show_rows
 from imagestore.cli.sizes import show_mib
 from imagestore.client import Client
@@ -45,7 +45,7 @@ def snap() -> None:
 @click.argument("snapshot", type=SNAPSHOT, metavar="DATASET@NAME")
 @click.option("-r", "--recursive", is_flag=True, help="Everything below the dataset, too.")
 @output_option
-@connected
+@changing
 def create(client: Client, snapshot: str, recursive: bool, output: Format) -> None:
     """Take a snapshot."""
     dataset, _, name = snapshot.partition("@")
@@ -80,7 +80,7 @@ def show(client: Client, snapshot: str, output: Format) -> None:
 @yes_option
 @force_option
 @output_option
-@connected
+@changing
 def rm(client: Client, snapshot: str, recursive: bool, yes: bool, force: bool, output: Format) -> None:
     """Remove a snapshot. One that has clones is not removed."""
     confirm(f"Remove snapshot {snapshot}?", yes=yes)
@@ -98,7 +98,7 @@ def rm(client: Client, snapshot: str, recursive: bool, yes: bool, force: bool, o
 @yes_option
 @force_option
 @output_option
-@connected
+@changing
 def rollback(
     client: Client, snapshot: str, destroy_more_recent: bool, yes: bool, force: bool, output: Format
 ) -> None:

@@ -26,10 +26,13 @@ _ADDRESS = re.compile(r"http://[^\s,]+")
 
 
 class StoreProcess:
-    """``imagestore serve`` on the directory pool ``<directory>/pool``, journal ``<directory>/journal``."""
+    """``imagestore serve`` on the directory pool ``<directory>/pool``, journal ``<directory>/journal``.
 
-    def __init__(self, directory: str, image_service: str) -> None:
+    ``port`` 0 takes a free one, another each time."""
+
+    def __init__(self, directory: str, image_service: str, *, port: int = 0) -> None:
         self.directory = directory
+        self._port = port
         self._log = os.path.join(directory, "store.log")
         self._image_service = image_service
         self._process: subprocess.Popen[bytes] | None = None
@@ -44,7 +47,7 @@ class StoreProcess:
             "--journal",
             "journal",
             "--port",
-            "0",
+            str(self._port),
             "--image-service",
             self._image_service,
         )

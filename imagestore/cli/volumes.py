@@ -2,7 +2,7 @@
 
 import click
 
-from imagestore.cli.connection import confirm, connected, examples, force_option, yes_option
+from imagestore.cli.connection import changing, confirm, connected, examples, force_option, yes_option
 from imagestore.cli.output import Column, Format, output_option, show_one, show_rows
 from imagestore.cli.sizes import SIZE, show_mib
 from imagestore.client import Client
@@ -27,7 +27,7 @@ def volume() -> None:
 @click.argument("size", type=SIZE)
 @click.option("--thick", is_flag=True, help="Set room for all of it aside now.")
 @output_option
-@connected
+@changing
 def create(client: Client, volume_id: str, size: int, thick: bool, output: Format) -> None:
     """Make a blank volume of SIZE (512M, 10G, 1T; a bare number is MiB)."""
     show_one(client.create_volume(volume_id, size_mib=size, thick=thick), VOLUME_COLUMNS, output)
@@ -55,7 +55,7 @@ def show(client: Client, volume_id: str, output: Format) -> None:
 @yes_option
 @force_option
 @output_option
-@connected
+@changing
 def rm(client: Client, volume_id: str, yes: bool, force: bool, output: Format) -> None:
     """Remove a dataset and all below it, snapshots included."""
     confirm(f"Remove {volume_id} and everything below it?", yes=yes)

@@ -127,7 +127,7 @@ class Feeds:
             await self._follow(exchange, events)
             last = b": the store is stopping\n\n"
         except ImageStoreError as error:
-            last = b": %b\n\n" % one_line(str(error)).encode()
+            last = b": error: %b\n\n" % one_line(str(error)).encode()
         except Exception:
             report_incident("an event feed failed unexpectedly")
             return  # Hypercorn closes a connection whose answer was not ended

@@ -1,0 +1,128 @@
+"""The client's side of operations and of the event feed: waiting and following that outlast a restart.
+
+Owns the patience: a store that stops or goes away is asked again, from the
+place where it was left, until the time that was given is up.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from urllib.parse import urlencode
+
+import msgspec
+from msgspec import Struct
+
+from imagestore import errors
+from imagestore.client import Client
+from imagestore.model import Operation, OperationRequest, OperationResponse
+from imagestore.wire import FIRST_PAUSE_SECONDS, patiently
+
+EVENTS_PATH = "/events"
+
+ERROR = b": error: "
+"""How a feed says why it ends, if it must."""
+
+FOR_EVER_SECONDS = 1e9
+
+ROUND_SECONDS = 60
+"""One question of a wait is answered after so long, and asked again."""
+
+
+class FeedEvent(Struct, frozen=True, kw_only=True):
+    """One event of the feed: its seq, its type, its envelope as JSON."""
+
+    seq: int
+    type: str
+    data: bytes
+
+
+class OperationClient(Client):
+    """A client that also knows operations and events."""
+
+    def get_operation(self, operation: str) -> Operation:
+        request = OperationRequest(id=operation)
+        return _one(self.call("GetOperation", request, OperationResponse))
+
+    def list_operations(self, request: OperationRequest) -> OperationResponse:
+        """One page, the newest first."""
+        return self.call("ListOperations", request, OperationResponse)
+
+    def cancel_operation(self, operation: str) -> Operation:
+        request = OperationRequest(id=operation)
+        return _one(self.call("CancelOperation", request, OperationResponse))
+
+    def wait_operation(self, operation: str, *, seconds: float | None = None) -> Operation:
+        """The operation once it has ended, or as it is after ``seconds`` (None: however long it takes).
+
+        Raises Unreachable when the store is away at the end of that time.
+        """
+        deadline = time.monotonic() + (FOR_EVER_SECONDS if seconds is None else seconds)
+        while True:
+            left = deadline - time.monotonic()
+            request = OperationRequest(id=operation, timeout=max(1, min(ROUND_SECONDS, int(left))))
+            found = patiently(lambda: _one(self._wait(request)), left)  # noqa: B023 (called here)
+            if found.finished is not None or time.monotonic() >= deadline:
+                return found
+
+    def _wait(self, request: OperationRequest) -> OperationResponse:
+        body = msgspec.json.encode({"method": "ImageStore.WaitOperation", "params": [request], "id": 1})
+        return self.once(body, {"Content-Type": "application/json"}, OperationResponse)
+
+    def events(
+        self, filters: Mapping[str, str], *, after: int | None = None, retry_seconds: float = FOR_EVER_SECONDS
+    ) -> Iterator[FeedEvent]:
+        """Events after ``after`` (None: those to come), for ever; each once, in order.
+
+        ``filters`` as of the endpoint: operation, dataset, guest, image, who, type.  When the store
+        is away for ``retry_seconds``, its error is raised; one that was never there raises at once.
+        """
+        place = after
+        patience = 0.0
+        while True:
+            query = dict(filters) | ({} if place is None else {"after": str(place)})
+            feed = patiently(lambda: _Feed(self, query), patience)  # noqa: B023 (called here)
+            patience = retry_seconds
+            try:
+                yield from feed
+            except errors.Unreachable:
+                pass
+            finally:
+                feed.close()
+            place = feed.place if feed.place is not None else place
+            time.sleep(FIRST_PAUSE_SECONDS)
+
+
+class _Feed:
+    """One connection to the feed.  ``place`` is the last event that was seen, wanted or not."""
+
+    def __init__(self, client: OperationClient, query: Mapping[str, str]) -> None:
+        self.place: int | None = None
+        self._context = client.exchange("GET", f"{EVENTS_PATH}?{urlencode(query)}", None)
+        self._response = self._context.__enter__()
+
+    def close(self) -> None:
+        self._context.__exit__(None, None, None)
+
+    def __iter__(self) -> Iterator[FeedEvent]:
+        seq, kind, data = 0, "", b""
+        for line in self._response.lines():
+            name, _, text = line.partition(b": ")
+            if name == b"id":
+                seq = int(text)
+            elif name == b"event":
+                kind = text.decode()
+            elif name == b"data":
+                data = text
+            elif line.startswith(b": after seq "):
+                seq = int(line.rpartition(b" ")[2])
+            elif line.startswith(ERROR):
+                raise errors.JournalError(line.removeprefix(ERROR).decode())
+            elif not line:
+                self.place = seq or self.place
+                if data:
+                    yield FeedEvent(seq=seq, type=kind, data=data)
+                seq, kind, data = 0, "", b""
+
+
+def _one(response: OperationResponse) -> Operation:
+    (operation,) = response.operations
+    return operation
