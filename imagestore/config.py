@@ -92,6 +92,9 @@ class Config(Struct, frozen=True, kw_only=True):
     fetch_wait_seconds: Seconds = 5.0
     """Waiting between the tries of one fetch, in all, in seconds. Default 5."""
 
+    head_log_seconds: Annotated[float, Meta(ge=0, le=604_800)] = 3600.0
+    """How often the journal's head goes to the system's log (syslog); 0 never. Default 3600."""
+
     fetch_stall_seconds: Seconds = 60.0
     """A fetch that gets no byte for so many seconds, or less than 1 KiB, is broken off and tried again.
     Default 60."""

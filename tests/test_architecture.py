@@ -51,7 +51,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "client": GROUND | {"wire"},
     "operationclient": GROUND | {"client", "wire"},
     "cli": GROUND
-    | {"client", "config", "events", "operationclient", "rebuild", "service", "store", "streams", "wiretexts"},
+    | {
+        "client",
+        "config",
+        "events",
+        "operationclient",
+        "rebuild",
+        "service",
+        "store",
+        "streams",
+        "wiretexts",
+    },
     "__main__": {"cli"},
 }
 """The package's first level (a subpackage or a module): what it may import of the others."""
