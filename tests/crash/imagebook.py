@@ -33,6 +33,11 @@ class ImageBook:
         self.possible: dict[str, set[ImageState]] = {image: {"absent"} for image in IMAGES}
         self._calls: list[ImageCall] = []
 
+    @property
+    def under_way(self) -> list[tuple[str, Kind]]:
+        """Image and kind of each call that has not ended."""
+        return [(call.image, call.kind) for call in self._calls]
+
     def begin(self, image: str, kind: Kind) -> ImageCall:
         call = ImageCall(image, kind)
         for other in self._calls:

@@ -65,10 +65,35 @@ class Statistics:
         self.refused = 0
 
 
-class Worker:
-    """One client.  ``after_cut`` is the other model that is possible, after a call that was cut off."""
+class Write(Struct, frozen=True):
+    """A block that a client writes: ``token`` says which bytes."""
 
-    def __init__(self, number: int, seed: int, pool: str, images: ImageBook, statistics: Statistics) -> None:
+    volume: str
+    block: int
+    token: int
+
+
+class Worker:
+    """One client.  ``after_cut`` is the other model that is possible, after a call that was cut off.
+
+    What it is about to do stands in ``pending`` (the call's text, and the model
+    if it happens) and ``writing``; ``watch`` is called whenever either changes,
+    so that somebody can keep it where no crash reaches.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        seed: int,
+        pool: str,
+        images: ImageBook,
+        statistics: Statistics,
+        *,
+        watch: Callable[[], None] | None = None,
+    ) -> None:
+        self.pending: tuple[str, Model] | None = None
+        self.writing: Write | None = None
+        self._watch = watch
         self.root = f"c{number}"
         self.guests = tuple(f"c{number}-g{guest}" for guest in range(3))
         self.model: Model = {}
@@ -80,8 +105,8 @@ class Worker:
         self._pool = pool
         self._images = images
         self._statistics = statistics
-        self._taken = 0
-        self._token = number << 32
+        self.taken = 0
+        self.token = number << 32
 
     def owns(self, name: str) -> bool:
         parts = name.partition("@")[0].split("/")
@@ -115,6 +140,7 @@ class Worker:
         with self._held_open(call, due) as held:
             if held and not call.force:
                 due = InUse("held open by the client")
+            self._intend((call.text, after if due is None else self.model))
             answer = await self._ask(client, call.method, call.perform, call.text)
         if isinstance(answer, Unreachable):
             self._cut(call, after if due is None else self.model)
@@ -124,6 +150,15 @@ class Worker:
         for lean in leaning:
             self._images.end(lean, None)
         self._judge(call, answer, due, after, leaning)
+        self._intend(None)
+
+    def _intend(self, pending: tuple[str, Model] | None) -> None:
+        self.pending = pending
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._watch is not None:
+            self._watch()
 
     def _cut(self, call: Call, after: Model) -> None:
         self.cut_off = call.text
@@ -184,6 +219,7 @@ class Worker:
         kind: Kind = "delete" if deletes else "request"
         method = "DeleteImage" if deletes else "RequestImage"
         call = self._images.begin(image, kind)
+        self._tell()
         ask = (
             partial(Client.delete_image, image=image)
             if deletes
@@ -194,6 +230,7 @@ class Worker:
             self._images.cut_off(call)
             raise answer
         self._images.end(call, self._image_afterwards(call, answer))
+        self._tell()
 
     def _image_afterwards(self, call: ImageCall, answer: ImageStoreError | None) -> ImageState | None:
         """What the image is now. Raises WrongAnswer."""
@@ -238,14 +275,25 @@ class Worker:
         dataset = self.model[name]
         assert dataset.content is not None
         block = self._chance.randrange(dataset.content.blocks)
-        self._token += 1
-        file = os.open(self.path(name), os.O_WRONLY)
+        self.token += 1
+        self.write(Write(name, block, self.token))
+
+    def write(self, wanted: Write) -> None:
+        """Write a block, flushed if somebody watches: what is not, a crash of the system takes away."""
+        dataset = self.model[wanted.volume]
+        assert dataset.content is not None
+        self.writing = wanted
+        self._tell()
+        file = os.open(self.path(wanted.volume), os.O_WRONLY)
         try:
-            os.pwrite(file, block_bytes(self._token), block * BLOCK_BYTES)
+            os.pwrite(file, block_bytes(wanted.token), wanted.block * BLOCK_BYTES)
+            if self._watch is not None:
+                os.fsync(file)
         finally:
             os.close(file)
-        content = dataset.content.written(block, self._token)
-        self.model = {**self.model, name: replace(dataset, content=content)}
+        content = dataset.content.written(wanted.block, wanted.token)
+        self.model = {**self.model, wanted.volume: replace(dataset, content=content)}
+        self.writing = None
 
     @contextlib.contextmanager
     def _held_open(self, call: Call, due: ImageStoreError | None) -> Iterator[bool]:
@@ -338,8 +386,8 @@ class Worker:
     def _create_snapshot(self) -> Call:
         name, snapshot = self._guest_or_any(), self._chance.choice(SNAPSHOTS)
         recursive = self._chance.random() < 0.3
-        self._taken += 1
-        taken = self._taken
+        self.taken += 1
+        taken = self.taken
         return Call(
             method="CreateSnapshot",
             perform=lambda client: client.create_snapshot(name, snapshot, recursive=recursive),
