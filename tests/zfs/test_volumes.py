@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ import pytest
 from imagestore.actors.zpool import Create, ZpoolActor
 from imagestore.errors import InUse, NoSpace
 from imagestore.pools.base import NewClone, NewFilesystem, NewVolume
+from imagestore.pools.zfs.devices import wait_until_gone
 from imagestore.pools.zfs.driver import ZfsPool, open_zfs_pool
-from imagestore.pools.zfs.ground import VolumeMode
+from imagestore.pools.zfs.ground import NODE_SECONDS, VolumeMode
 from tests.pools.harness import DISK, MIB, PARENT, VOLUME, listed, snapshot, volume, write
 from tests.zfs.pools import command, empty, pool_on_file
 
@@ -23,12 +25,20 @@ def pool_name(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield name
 
 
+@asynccontextmanager
+async def opened(name: str, volmode: VolumeMode = "dev") -> AsyncIterator[ZfsPool]:
+    pool = await open_zfs_pool(name, volmode=volmode)
+    try:
+        yield pool
+    finally:
+        await empty(pool)
+        await pool.close()
+
+
 @pytest.fixture
 async def pool(pool_name: str) -> AsyncIterator[ZfsPool]:
-    pool = await open_zfs_pool(pool_name)
-    yield pool
-    await empty(pool)
-    await pool.close()
+    async with opened(pool_name) as pool:
+        yield pool
 
 
 def got(dataset: str, *properties: str) -> list[str]:
@@ -93,7 +103,11 @@ async def test_the_snapshot_of_a_thick_volume_costs_what_it_refers_to(pool: ZfsP
     ("mode", "said"), [("full", "full"), ("geom", "full"), ("default", "default"), ("none", "none")]
 )
 async def test_new_volumes_have_the_mode_that_is_set(pool_name: str, mode: VolumeMode, said: str) -> None:
-    pool = await open_zfs_pool(pool_name, volmode=mode)
+    async with opened(pool_name, mode) as pool:
+        await check_mode(pool, mode, said)
+
+
+async def check_mode(pool: ZfsPool, mode: VolumeMode, said: str) -> None:
     made = await pool.create(
         [
             NewFilesystem(name="g", tags=PARENT),
@@ -103,12 +117,12 @@ async def test_new_volumes_have_the_mode_that_is_set(pool_name: str, mode: Volum
     )
     (taken,) = await pool.snapshot([made[2].target], "s", VOLUME)
     await pool.create([NewClone(name="g/c", origin=taken.target, tags=DISK)])
-    shown = mode != "none"
-    for name in ("g/v", "w", "g/c"):
+    paths = [pool.device(name) for name in ("g/v", "w", "g/c")]
+    if mode == "none":  # one whose mode is set, and not inherited, has a node until it is
+        await wait_until_gone(paths, NODE_SECONDS)
+    for name, path in zip(("g/v", "w", "g/c"), paths, strict=True):
         assert got(f"tank/{name}", "volmode") == [said]
-        assert os.path.exists(pool.device(name)) is shown
-    await empty(pool)
-    await pool.close()
+        assert os.path.exists(path) is (mode != "none")
 
 
 async def test_a_file_system_that_is_mounted_is_destroyed_unless_it_is_in_use(
