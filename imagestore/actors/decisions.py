@@ -180,7 +180,7 @@ def _create_volume(command: CreateVolume, state: State, view: View) -> Settled |
     check_free_name(command.name)
     row = view.get(command.name)
     if row is not None:
-        is_same = row.volsize == command.size and row.sparse is not command.thick
+        is_same = row.volsize == command.size and not (command.thick and row.sparse)
         if row.kind == "volume" and is_same and not row.origin:
             return Settled(rows=(row,))
         raise AlreadyExists.named(command.name, detail=what_is_there(row))

@@ -396,8 +396,10 @@ async def test_a_thick_volume_counts_once_and_is_set_aside_for_good(run: Run, tm
         assert status.st_blocks * 512 >= 64 * MIB
         assert before - free < 72 * MIB, "what is set aside is not promised as well"
         assert (await store.create_volume(thick)).volumes[0].id == "pool/thick"
-        with pytest.raises(AlreadyExists):
-            await store.create_volume(replace(thick, thick=False))
+        assert (await store.create_volume(replace(thick, thick=False))).volumes[0].id == "pool/thick"
+        await store.create_volume(VolumeRequest(id="sparse", size=1))
+        with pytest.raises(AlreadyExists, match="dataset already exists: sparse"):
+            await store.create_volume(VolumeRequest(id="sparse", size=1, thick=True))
         await store.create_snapshot(SnapshotRequest(id="thick", dest="s"))
         await store.rollback_snapshot(SnapshotRequest(id="thick@s"))
         assert os.stat(tmp_path / "pool" / "thick").st_blocks * 512 >= 64 * MIB
