@@ -231,11 +231,12 @@ class Store(Methods):
         volumes = Volumes(operations, mailbox=config.mailbox_size)
         receptions = Receptions(operations)
         retirement = Retirement(operations, fetcher)
+        head_log = trio.CancelScope()
         async with trio.open_nursery() as below:
             await below.start(zpool.run)
             await below.start(archive.run)
             if config.head_log_seconds and threads:
-                below.start_soon(log_heads, journal, config.head_log_seconds)
+                below.start_soon(_log_heads, head_log, journal, config.head_log_seconds)
             await recover(operations, fetcher)
             if spools is not None:
                 await trio.to_thread.run_sync(spools.prepare, frozenset(journal.state.operations))
@@ -265,6 +266,7 @@ class Store(Methods):
                 for actor in (retirement, receptions, fetcher, volumes, guests, keys):
                     actor.close()
                 operations.history.close()
+            head_log.cancel(reason="the store ends")
             zpool.close()
             archive.close()
             below.cancel_scope.deadline = trio.current_time() + config.shutdown_seconds / 2
@@ -382,6 +384,11 @@ async def _open_directory(config: Config, place: str, *, create: bool) -> PoolDr
             detail="restore the pool, or begin afresh: "
             f"imagestore serve --pool {config.pool} --journal NEW-DIRECTORY",
         ) from error
+
+
+async def _log_heads(scope: trio.CancelScope, journal: Journal, seconds: float) -> None:
+    with scope:
+        await log_heads(journal, seconds)
 
 
 def give_back_memory() -> None:
