@@ -66,10 +66,14 @@ class Book:
                 self.maybe[client] = None
         return Entry(self, client, call, changes)
 
-    def resolve(self, client: int, ground: PoolGround) -> None:
-        """A call that its caller left has ended: see what came of it. Raises Wrong."""
-        for wrong in self._compare_own(client, ground):
-            raise Wrong(wrong)
+    def resolve(self, client: int, ground: PoolGround) -> list[str]:
+        """See what came of a client's last call, which has ended; says what is wrong."""
+        return self._compare_own(client, ground)
+
+    @staticmethod
+    def is_shared(call: Call) -> bool:
+        """Whether it is about what everybody works on."""
+        return bool(_shared_changes(call, 0))
 
     def wrote(self, client: int, name: str, content: bytes) -> None:
         self.models[client] = expected.written(self.models[client], name, content)

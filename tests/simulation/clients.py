@@ -16,6 +16,7 @@ from tests.simulation.book import Book, Wrong
 from tests.simulation.calls import Call
 from tests.simulation.machine import Machine
 from tests.simulation.network import token_of
+from tests.simulation.poolground import PoolGround
 from tests.simulation.simulatedpool import SimulatedPool
 
 AFTERMATH_SECONDS = 3.0
@@ -43,6 +44,7 @@ class Client:
         self._number = number
         self._script = script
         self._position = 0
+        self._writes = 0
 
     async def work(self, life: Place) -> None:
         """Go on with the script; return at its end, or when it is of no use in this life."""
@@ -76,7 +78,8 @@ class Client:
             await self._await_end(principal, life)
             life.pool.in_use -= in_use
             if entry.is_own:
-                self._book.resolve(self._number, life.pool.ground)
+                for wrong in self._book.resolve(self._number, life.pool.ground):
+                    raise Wrong(wrong)
             life.told()
             return True
         life.pool.in_use -= in_use
@@ -102,12 +105,25 @@ class Client:
 
     def _write(self, name: str, life: Place) -> None:
         """As a guest does, past the store."""
+        life.machine.step("guest writes")
+        self._write_to(name, life.pool.ground)
+
+    def _write_to(self, name: str, ground: PoolGround) -> None:
         thing = self._book.models[self._number].get(name)
         if thing is not None and thing.size:
-            life.machine.step("guest writes")
-            content = token_of(f"client {self._number} wrote {self._position}")
-            life.pool.ground.write(name, content)
+            self._writes += 1
+            content = token_of(f"client {self._number} wrote {self._writes}")
+            ground.write(name, content)
             self._book.wrote(self._number, name, content)
+
+    def write_in_the_dark(self, ground: PoolGround) -> None:
+        """Guests go on while the store is down: they write to disks whose rollback the crash overtook."""
+        if self.call is None or self.call.kind != "rollback" or self._book.is_shared(self.call):
+            return
+        if self._book.resolve(self._number, ground):
+            return  # it is half: whoever starts the store will say so
+        for name in expected.under(self._book.models[self._number], self.call.name):
+            self._write_to(name, ground)
 
 
 def _check_ended(principal: str, call: Call, state: State) -> None:

@@ -124,6 +124,8 @@ class History:
             chance = self._chance(f"crash {number}")
             paces.outlive(chance)
             self.disk = self.disk.after_crash(chance)
+            for client in self.clients:
+                client.write_in_the_dark(self.ground)
             if self.plan.strangers and visit(self.ground, self.book, self.foreign, chance):
                 self.visited = True
 
