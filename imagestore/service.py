@@ -229,6 +229,10 @@ class Service(Protocol):
 
     def readiness(self) -> Readiness: ...
 
+    async def metrics(self) -> bytes:
+        """How it fares, in the text format of Prometheus. Also of a store that does not run; never raises."""
+        ...
+
     async def call(self, method: Method, request: Struct, caller: Caller) -> Struct:
         """Call a method by its entry in the table, with what ``caller`` says of key and waiting.
 

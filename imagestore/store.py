@@ -51,7 +51,7 @@ from imagestore.actors.transfer import TransferSettings
 from imagestore.actors.volumes import Volumes
 from imagestore.actors.zpool import ZpoolActor
 from imagestore.config import Config
-from imagestore.errors import ConfigError, PoolError, PoolMismatch
+from imagestore.errors import ConfigError, ImageStoreError, PoolError, PoolMismatch
 from imagestore.events import reader
 from imagestore.events.catalogue import PoolAttached
 from imagestore.events.feed import Feed
@@ -73,6 +73,9 @@ PRINCIPAL = "imagestore"
 
 LOCK_SECONDS = 2.0
 """A directory pool has no commands that outlive their store: its lock is free as soon as that is dead."""
+
+SPACE_SECONDS = 5.0
+"""A pool that has not told its space by then is left out of the metrics."""
 
 EXIT_MARGIN_SECONDS = 1.0
 """How long after the last bounded phase the process is ended whatever hangs."""
@@ -138,6 +141,17 @@ class Store(Methods):
             return Readiness(ready=False, read_only=read_only, reason=trouble)
         trouble = self._actors.zpool.driver.trouble()
         return Readiness(ready=not trouble, reason=trouble)
+
+    async def metrics(self) -> bytes:
+        """See ``imagestore.service.Service.metrics``."""
+        from imagestore.methods.metrics import exposition
+
+        actors, space = self._actors, None
+        if actors is not None:
+            with trio.move_on_after(SPACE_SECONDS), contextlib.suppress(ImageStoreError):
+                space = await actors.zpool.driver.space()
+        statistics = self._journal.statistics() if self._journal is not None else None
+        return exposition(actors, self.readiness(), statistics, space)
 
     # -- life -------------------------------------------------------------------------
 
@@ -210,6 +224,7 @@ class Store(Methods):
         zpool = ZpoolActor(driver, concurrency=config.driver_concurrency)
         new_id = self._surroundings.new_id or uuid7_maker(self._surroundings.now_ns)
         now_ns, threads = self._surroundings.now_ns, self._surroundings.threads
+        journal.measure_flush = zpool.timings.flush.observe
         operations = Operations(journal, zpool, new_id=new_id, now_ns=now_ns, trace=self._trace)
         cache = (config.cache or f"{config.journal}.cache") if threads else ""
         index = open_index(config.journal, cache, files=self._surroundings.files)
@@ -354,7 +369,10 @@ async def open_pool(config: Config, *, create: bool = True) -> AsyncIterator[Poo
         from imagestore.pools.zfs.driver import open_zfs_pool
 
         pool = await open_zfs_pool(
-            place, lock_deadline=config.recovery_wait_seconds, volmode=config.zfs_volmode
+            place,
+            lock_deadline=config.recovery_wait_seconds,
+            volmode=config.zfs_volmode,
+            change_seconds=config.pool_stuck_seconds,
         )
     else:
         pool = await _open_directory(config, place, create=create)

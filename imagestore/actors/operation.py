@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
+import trio
 from msgspec import structs
 
 from imagestore.actors import zpool as pool_commands
@@ -35,6 +36,7 @@ from imagestore.errors import (
     InUse,
     JournalError,
     OutcomeUnknown,
+    PoolStuck,
     ReadOnly,
     TemporarilyUnavailable,
 )
@@ -106,6 +108,7 @@ class Operations:
         zpool.check_writable = self.check_writable
         self.now_ns = now_ns
         self.began_ns = now_ns()
+        self.timings = zpool.timings
         self.history = History(new_id=new_id, now_ns=now_ns)
         self.history.remember(journal.state.operations.values())
         journal.watch(self.history.observe)
@@ -218,7 +221,7 @@ class Operations:
                 gone=tuple(map(shown, plan.gone)),
                 shown=entry.shown,
             )
-        await self._journal.append([self.entry(e, operation, principal, cause) for e in (started, *with_it)])
+        await self._append([self.entry(e, operation, principal, cause) for e in (started, *with_it)])
 
     async def finish(self, operation: str, happened: Sequence[Event], *, principal: str) -> None:
         """Make facts and success durable, in one batch."""
@@ -232,7 +235,12 @@ class Operations:
     async def fail(
         self, operation: str, error: ImageStoreError, *, principal: str, happened: Sequence[Event] = ()
     ) -> None:
-        """Make the failure durable, and what did happen before it."""
+        """Make the failure durable, and what did happen before it.
+
+        A change that has not ended has not failed: the next life waits for it, and decides.
+        """
+        if isinstance(error, PoolStuck):
+            raise self._leave_open(operation, f"the outcome of {operation} is not known: {error}") from error
         finished = OperationFinished(outcome="failed", error=str(error), error_type=type(error).__name__)
         await self.conclude(operation, (*happened, finished), principal)
 
@@ -248,10 +256,15 @@ class Operations:
         try:
             await self.record(operation, events, principal=principal)
         except (JournalError, ReadOnly) as error:
-            self._unknown.add(operation)
-            self.read_only_reason = f"the outcome of {operation} could not be journaled: {error}"
-            _log.critical("%s; the store is read-only until it is restarted", self.read_only_reason)
-            raise OutcomeUnknown(self.read_only_reason) from error
+            reason = f"the outcome of {operation} could not be journaled: {error}"
+            raise self._leave_open(operation, reason) from error
+
+    def _leave_open(self, operation: str, reason: str) -> OutcomeUnknown:
+        """Nothing is changed any more in this life; the next one ends the operation."""
+        self._unknown.add(operation)
+        self.read_only_reason = reason
+        _log.critical("%s; the store is read-only until it is restarted", reason)
+        return OutcomeUnknown(reason, detail="restart the store")
 
     async def record(self, operation: str, events: Sequence[Event], *, principal: str) -> None:
         """Append events of an operation under way, or of none ("").
@@ -261,7 +274,15 @@ class Operations:
         """
         for first in range(0, len(events), BATCH_EVENTS):
             batch = events[first : first + BATCH_EVENTS]
-            await self._journal.append([self.entry(e, operation, principal) for e in batch])
+            await self._append([self.entry(e, operation, principal) for e in batch])
+
+    async def _append(self, entries: Sequence[Entry]) -> None:
+        began = trio.current_time()
+        await self._journal.append(entries)
+        self.timings.append.observe(trio.current_time() - began)
+        for entry in entries:
+            if isinstance(entry.event, OperationFinished):
+                self.timings.ended[entry.event.outcome] += 1
 
     @staticmethod
     def entry(event: Event, operation: str, principal: str, cause: str = "") -> Entry:

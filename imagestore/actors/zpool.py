@@ -26,6 +26,7 @@ from imagestore.actors.ledger import Ledger
 from imagestore.actors.view import View
 from imagestore.errors import DeadlineExceeded, ImageStoreError, NotFound, Stopping
 from imagestore.pools.base import Creation, Dataset, NewFilesystem, PoolDriver, Retagging, Space, Tags, Target
+from imagestore.timings import Timings
 
 _log = logging.getLogger(__name__)
 
@@ -130,6 +131,7 @@ class ZpoolActor:
         self.driver = driver
         self.view = View()
         self.ledger = Ledger()
+        self.timings = Timings()
         self.check_writable: Callable[[], None] = lambda: None
         """Raises ReadOnly once the journal failed: the pool is not changed any more then."""
         self.on_release: Callable[[], None] = lambda: None
@@ -224,7 +226,9 @@ class ZpoolActor:
         try:
             async with self._copies if isinstance(message.command, Publish) else self._slots:
                 self.check_writable()
+                began = trio.current_time()
                 rows = await self._drive(message.command)
+                self.timings.commands[type(message.command).__name__].observe(trio.current_time() - began)
         except Exception as error:
             message.reply.fail(error)
         else:

@@ -93,6 +93,8 @@ class Journal:
         self._proven = True
         self._flush_began = 0.0
         self._last_flush = 0.0
+        self.measure_flush: Callable[[float], None] = lambda seconds: None
+        """Told how many seconds each commit group took."""
         self._appends = self._groups = 0
         self._unrecorded_cuts = recovered.cuts
         self._cuts = len(recovered.cuts)
@@ -296,6 +298,7 @@ class Journal:
 
     def _finish(self, group: Composed, error: BaseException | None) -> None:
         self._last_flush = trio.current_time() - self._flush_began
+        self.measure_flush(self._last_flush)
         if error is None:
             self._acknowledge(group)
             self._go_on(gather=len(group.requests) > 1)

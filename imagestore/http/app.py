@@ -29,6 +29,8 @@ from imagestore.http.shims import (
 )
 from imagestore.service import Service
 
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
 
 class Application:
     """What Hypercorn calls for each request."""
@@ -110,6 +112,10 @@ def quart_application(service: Service) -> QuartTrio:
         if readiness.ready and not readiness.read_only:
             return Response("ready\n", content_type="text/plain; charset=utf-8")
         return problem(503, "store is read-only" if readiness.read_only else "not ready", readiness.reason)
+
+    @quart.get("/metrics")
+    async def metrics() -> Response:
+        return Response(await service.metrics(), content_type=METRICS_TYPE)
 
     @quart.errorhandler(404)
     async def not_found(error: Exception) -> Response:

@@ -55,6 +55,20 @@ class CallMethods(OperationMethods, ImageMethods):
 
     async def call(self, method: Method, request: Struct, caller: Caller) -> Struct:
         """See ``imagestore.service.Service.call``."""
+        began, outcome = trio.current_time(), "failed"
+        try:
+            answer = await self._call(method, request, caller)
+            outcome = "succeeded"
+            return answer
+        except ImageStoreError:
+            outcome = "refused"
+            raise
+        finally:
+            if self._actors is not None:
+                calls = self._actors.operations.timings.calls
+                calls[method.name, outcome].observe(trio.current_time() - began)
+
+    async def _call(self, method: Method, request: Struct, caller: Caller) -> Struct:
         run: _Run = getattr(self, method.attribute)
         if not method.mutates:
             return await run(request, caller)

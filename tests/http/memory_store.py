@@ -61,6 +61,9 @@ class MemoryStore(MemorySources, MemoryImages):
 
     # --- operations: it remembers none
 
+    async def metrics(self) -> bytes:
+        return b""
+
     async def get_drift(self, request: DriftRequest, caller: Caller = LOCAL) -> DriftResponse:
         return DriftResponse(datasets=())
 
