@@ -4,8 +4,10 @@ Owns which keys are in flight, and the tasks that carry keyed requests: a key
 is claimed before its request gets into any mailbox, and whoever comes with it
 while it is in flight waits for the one answer.  An accepted operation binds
 its key, in the journal: so an answer can be given again, from what the journal
-says happened, in this life or another, for seven days.  What was refused
-before it was accepted, or found everything done, has bound nothing.
+says happened, in this life or another, for seven days; a failure is the same failure
+again.  What was refused before it was accepted, or found everything done, has
+bound nothing; nor has what was cut short by the end of a life and undone in the
+next: the request that comes again does it.
 
 A key is its caller's: two callers may use the same one.  The journal gets a
 hash of both, and a hash of the request with the key in it: who reads it can
@@ -22,11 +24,14 @@ from imagestore.actors.archive import Archive
 from imagestore.actors.base import Reply
 from imagestore.actors.history import History, Receipt
 from imagestore.errors import KeyReused, Stopping, TemporarilyUnavailable
-from imagestore.events.catalogue import Envelope
+from imagestore.events.catalogue import Envelope, Event, OperationFinished
 
 DAY_NS = 86_400 * 1_000_000_000
 KEPT_NS = 7 * DAY_NS
 """How long an operation's key stands for it, from its acceptance."""
+
+INTERRUPTED = "Interrupted"
+"""The ``error_type`` with which recovery ends what it undoes."""
 
 MOST_IN_FLIGHT = 4096
 
@@ -63,6 +68,12 @@ class _Claim(Struct, kw_only=True, eq=False):
     key: Key | None
     reply: Reply[Struct]
     receipt: Receipt | None = None
+
+
+def was_undone(event: Event) -> bool:
+    """Whether an operation that ended so was cut short by the end of its life, and undone: nobody was
+    told of any outcome, and nothing is left of it."""
+    return isinstance(event, OperationFinished) and event.error_type == INTERRUPTED and not event.left_behind
 
 
 class Keys:
@@ -135,8 +146,11 @@ class Keys:
             if operation is None:
                 return await perform()
             receipt.operation = operation
+            events = await self._ended(operation)
+            if was_undone(events[-1].event):
+                return await perform()
             receipt.accepted.set()
-            return await again(await self._ended(operation))
+            return await again(events)
 
         self._start(claim, once)
         self._claims[key.key] = claim

@@ -9,10 +9,12 @@ import pytest
 import trio
 import trio.testing
 from msgspec import Struct
+from msgspec.structs import replace
 
 from imagestore import errors
 from imagestore.config import Config
 from imagestore.events import reader
+from imagestore.events.catalogue import OperationFinished, OperationStarted
 from imagestore.model import (
     GuestRequest,
     ImageRequest,
@@ -22,7 +24,7 @@ from imagestore.model import (
 from imagestore.service import METHODS_BY_NAME, Caller, Receipt
 from imagestore.store import Store, Surroundings
 from tests.imageservice import ImageService, answer, head, status
-from tests.store.conftest import Run, raw_image
+from tests.store.conftest import Run, raw_image, running
 
 
 async def call(store: Store, method: str, request: Struct, key: str, *, who: str = "agent") -> Any:
@@ -282,3 +284,57 @@ async def test_hundreds_of_keys_at_once(run: Run) -> None:
         for number in (0, 150, 299):
             with pytest.raises(errors.KeyReused):
                 await call(store, "CreateVolume", VolumeRequest(id="other", size=1), f"k{number}")
+
+
+class PowerLoss(BaseException):
+    """The process is gone at this step."""
+
+
+async def dies_at(config: Config, step: str, method: str, request: Struct) -> None:
+    """A life of the store that ends at ``step`` of a keyed request, without a word."""
+
+    def trace(reached: str) -> None:
+        if reached == step:
+            raise PowerLoss
+
+    async def life() -> None:
+        store = Store(config, trace=trace)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(store.run)
+            with pytest.raises(errors.OutcomeUnknown):
+                await call(store, method, request, "k")
+
+    with pytest.raises(BaseExceptionGroup) as ended:
+        await life()
+    assert ended.value.subgroup(PowerLoss) is not None
+
+
+@pytest.mark.parametrize("step", ["before-intent", "after-intent", "after-effect", "after-outcome"])
+@pytest.mark.parametrize(("method", "request_"), [REQUESTS[1], REQUESTS[4]], ids=lambda v: str(v)[:20])
+async def test_wherever_the_store_dies_the_request_again_is_done_once(
+    run: Run, config: Config, step: str, method: str, request_: Struct
+) -> None:
+    async with run() as store:
+        await make_everything(store)
+    await dies_at(config, step, method, request_)
+    async with run() as store:
+        answer = await call(store, method, request_, "k")
+        seq = seq_of(store)
+        assert await call(store, method, request_, "k") == answer
+        assert seq_of(store) == seq
+        envelopes = list(reader.read(config.journal))
+        ours = {e.operation for e in envelopes if isinstance(e.event, OperationStarted) and e.event.key}
+        done = [
+            e
+            for e in envelopes
+            if isinstance(e.event, OperationFinished)
+            and e.operation in ours
+            and e.event.outcome == "succeeded"
+        ]
+        assert len(done) == 1
+    # What a store that never died would have answered.
+    whole = replace(config, pool=f"{config.pool}-2", journal=f"{config.journal}-2")
+    async with running(whole) as store:
+        await make_everything(store)
+        expected = await call(store, method, request_, "k")
+    assert str(answer).replace("pool", "") == str(expected).replace("pool-2", "").replace("pool", "")
