@@ -152,6 +152,10 @@ class Config(Struct, frozen=True, kw_only=True):
     """How the host shows new volumes of a ZFS pool (the property volmode): dev, full, geom, none or default.
     Default dev: a guest's partitions are not the host's business."""
 
+    pool_stuck_seconds: Seconds = 300.0
+    """A change of a ZFS pool that has not ended after so many seconds makes the store read-only: its disks do
+    not answer, and only a restart can tell what came of it. Default 300."""
+
     recovery_wait_seconds: Seconds = 30.0
     """At start, wait so many seconds for commands of an earlier life to end. Default 30."""
 

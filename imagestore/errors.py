@@ -300,6 +300,10 @@ class PoolMismatch(PoolError):
     exit_code = 31
 
 
+class PoolStuck(PoolError):
+    """A change has not ended in time; whether it happens is seen when the pool's disks answer again."""
+
+
 class PoolBusy(PoolError):
     """Another store, or a child of an earlier one, still holds the pool."""
 

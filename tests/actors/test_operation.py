@@ -1,5 +1,7 @@
 """The life of a change when the journal, the pool or the code fails in the middle of it."""
 
+from collections.abc import Sequence
+
 import pytest
 from msgspec.structs import replace
 
@@ -8,7 +10,7 @@ from imagestore.actors.commands import CreateSnapshot, CreateVolume, DeleteDatas
 from imagestore.actors.operation import Operations
 from imagestore.actors.plans import Plan
 from imagestore.actors.zpool import ZpoolActor
-from imagestore.errors import ImageStoreError, NotFound, OutcomeUnknown, ReadOnly, Rejected
+from imagestore.errors import ImageStoreError, NotFound, OutcomeUnknown, PoolStuck, ReadOnly, Rejected
 from imagestore.events.catalogue import CreateIntent, Event, OperationFinished, OperationStarted
 from imagestore.events.settings import Failure
 from imagestore.pools.base import Dataset, PoolDriver
@@ -59,6 +61,22 @@ async def test_an_effect_whose_outcome_a_failed_journal_refuses_is_of_unknown_ou
     with pytest.raises(ReadOnly):
         await perform(operations)
     assert [type(event) for event in journal.events] == [OperationStarted]
+
+
+async def test_a_change_that_does_not_end_has_not_failed(
+    operations: Operations, journal: MemoryJournal, driver: PoolDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel may still do it: only the next life, which waits for it, can tell."""
+
+    async def hang(creations: object) -> Sequence[Dataset]:
+        raise PoolStuck("creating has not ended after 300 seconds; pool tank is SUSPENDED")
+
+    monkeypatch.setattr(driver, "create", hang)
+    with pytest.raises(OutcomeUnknown, match="pool tank is SUSPENDED"):
+        await perform(operations)
+    assert [record.subject for record in journal.state.operations.values()] == ["v"]
+    with pytest.raises(ReadOnly):
+        await perform(operations)
 
 
 async def test_a_bug_before_the_intent_fails_that_request_alone(

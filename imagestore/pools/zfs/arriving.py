@@ -7,12 +7,15 @@ it, and the next life what we could not.
 
 Onto a volume, ``zfs receive`` works unseen until the END, which is held back
 until all was verified and the volume looked at once more; the kernel itself
-refuses when it was written meanwhile.  Of a package the snapshots then come
-one after the other, in moments; ``imagestore:receiving`` stands on the volume
-until they have, and a life that finds it there goes back to the base.
+refuses when it was written meanwhile.  The snapshots then come one after the
+other, in moments, and last their tags and the mark.  Until then
+``imagestore:receiving`` stands on the volume: the guids of the base and of
+what is to come.  A life that finds it there goes back to the base, unless
+others have made newer snapshots: those are not ours to destroy.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+import logging
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Protocol
 
@@ -23,6 +26,7 @@ from imagestore.errors import (
     AlreadyExists,
     Blocked,
     ImageStoreError,
+    InUse,
     Modified,
     NotFound,
     NotSnapshot,
@@ -50,6 +54,11 @@ HOP_BYTES = 1 << 20
 """What is handed to a worker thread at once, at most."""
 
 _FEEDING = trio.CapacityLimiter(16)
+
+_MOST_ANNOUNCED = 400
+"""Guids that the value of a property has room for."""
+
+_log = logging.getLogger(__name__)
 
 
 class _Destination(Protocol):
@@ -238,6 +247,8 @@ class _Onto:
         self._base = base
         self._snapshot_tags = snapshot_tags
         self._operation = operation
+        self._coming: Sequence[int] = ()
+        self._last = ""
 
     async def check(self) -> Dataset:
         """The volume as it is. Raises NotFound, NotVolume, Blocked, InUse."""
@@ -258,9 +269,9 @@ class _Onto:
         return row
 
     async def admit(self, reception: Reception) -> None:
-        await self.check()
-        if reception.held_snapshots > 1:
-            await self._set([(RECEIVING, str(self._base.guid))])
+        self._last = (await self.check()).tags.last
+        self._coming = reception.held_guids
+        await self._set([(RECEIVING, announcement(self._base.guid, self._coming))])
 
     def explain(self, error: Modified) -> ImageStoreError:
         return Modified.since(self._volume.name, self._base.name)
@@ -280,32 +291,55 @@ class _Onto:
             return await ground.rows(every)
 
     async def undo(self, snapshots: Sequence[str]) -> None:
-        if snapshots:
-            await go_back(self._ground, self._volume, self._base, self._operation)
+        if self._coming:
+            await _go_back(self._ground, self._volume.name, self._base.guid, self._coming, self._last)
 
     async def _set(self, pairs: list[tuple[str, str]]) -> None:
         await programs.set_properties(self._ground.commands, [Setting(self._volume, pairs)])
 
 
-async def go_back(ground: ZfsGround, volume: Target, base: Target, operation: str) -> None:
-    """Undo a reception that was broken off between two snapshots."""
-    rows = await ground.under(volume.name)
-    newer = [row.target for row in rows if row.kind == "snapshot" and row.createtxg > base.createtxg]
-    await programs.rollback(ground.commands, [base], newer, operation)
-    await programs.set_properties(ground.commands, [Setting(volume, [(RECEIVING, "")])])
+def announcement(base: int, coming: Sequence[int]) -> str:
+    """The value of ``RECEIVING``: guids in hexadecimal; of very many the first."""
+    return " ".join(f"{guid:x}" for guid in (base, *coming[:_MOST_ANNOUNCED]))
+
+
+async def _go_back(ground: ZfsGround, name: str, base_guid: int, coming: Collection[int], last: str) -> None:
+    """Undo a reception that was broken off among its last steps; ``last`` stays the volume's mark."""
+    volume, *below = await ground.under(name)
+    snapshots = [row for row in below if row.kind == "snapshot" and names.parent(row.name) == name]
+    base = next((row for row in snapshots if row.guid == base_guid), None)
+    if base is not None:
+        newer = [row for row in snapshots if row.createtxg > base.createtxg]
+        ours = [row.target for row in newer if row.guid in coming]
+        if ours and len(ours) == len(newer):
+            with ground.changing([name, *(target.name for target in ours)]) as done:
+                await programs.rollback(ground.commands, [base.target], ours, last)
+                done()
+        elif ours:
+            _log.warning(
+                "a stream onto %s was broken off and stays as it is: others have made newer snapshots", name
+            )
+    await programs.set_properties(ground.commands, [Setting(volume.target, [(RECEIVING, "")])])
 
 
 async def undo_broken_off(ground: ZfsGround) -> None:
     """Take away what a life before this one was receiving: it was never whole, or never seen."""
     answer = await ground.commands.program(FIND_RECEIVING, [ground.pool], changes=False)
-    for name, guid in sorted(answer.items()) if isinstance(answer, dict) else ():
-        if guid == "":
+    for name, announced in sorted(answer.items()) if isinstance(answer, dict) else ():
+        if not isinstance(announced, str) or announced == "":
             await ground.change("zfs", "destroy", "-r", name)
             continue
-        rows = await ground.under(relative(name, ground.pool))
-        for base in rows:
-            if base.kind == "snapshot" and str(base.guid) == guid:
-                await go_back(ground, rows[0].target, base.target, rows[0].tags.last)
+        volume = relative(name, ground.pool)
+        try:
+            base, *coming = (int(word, 16) for word in announced.split())
+        except ValueError:
+            _log.warning("%s of %s is not ours: %r", RECEIVING, volume, announced)
+            continue
+        last = (await ground.get(volume)).tags.last
+        try:
+            await _go_back(ground, volume, base, coming, last)
+        except InUse as error:
+            _log.error("a stream onto %s was broken off and cannot be undone now: %s", volume, error)
 
 
 class ZfsReceiver:

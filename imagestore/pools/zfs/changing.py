@@ -27,6 +27,7 @@ from imagestore.errors import (
     NotSnapshot,
     NotVolume,
     PoolError,
+    PoolStuck,
 )
 from imagestore.pools.base import (
     Creation,
@@ -82,6 +83,8 @@ async def _create(ground: ZfsGround, creations: Sequence[Creation]) -> Sequence[
             await ground.wait_for_nodes(volumes, flickers=flickers)
             done()
             return await ground.rows(made)
+    except PoolStuck:
+        raise  # nothing can be undone now
     except ImageStoreError:
         for row in reversed(await ground.existing(made)):
             await ground.retry_busy([row.name], partial(programs.destroy, ground.commands, [row.target]))

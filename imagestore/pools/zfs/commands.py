@@ -21,7 +21,7 @@ from typing import TypeVar
 import trio
 from msgspec import Struct
 
-from imagestore.errors import NotFound, PoolError
+from imagestore.errors import NotFound, PoolError, PoolStuck
 from imagestore.pools.zfs.core import ZfsCore
 from imagestore.pools.zfs.failures import failure, failure_of_number
 from imagestore.streams.nvlist import NvValue
@@ -110,7 +110,7 @@ class Commands:
     async def change(self, *words: str) -> str:
         """Run a command that changes the pool, whatever is cancelled.
 
-        Raises what ``failure`` makes of a failure, and PoolError if it does not end.
+        Raises what ``failure`` makes of a failure, and PoolStuck if it does not end.
         """
         finished = await self._finish(" ".join(words[:2]), partial(self._run, words))
         if finished.status:
@@ -120,7 +120,7 @@ class Commands:
     async def call(self, doing: str, name: str, function: Callable[[], int]) -> None:
         """Run a change by libzfs_core, whatever is cancelled; ``doing`` and ``name`` are for errors.
 
-        Raises what ``failure_of_number`` makes of its errno, and PoolError if it does not end.
+        Raises what ``failure_of_number`` makes of its errno, and PoolStuck if it does not end.
         """
         status = await self._finish(doing, partial(_in_thread, function))
         if status:
@@ -129,7 +129,7 @@ class Commands:
     async def program(self, text: str, arguments: Sequence[str], *, changes: bool) -> NvValue:
         """Run a channel program; what it returned. With ``changes`` it is not cancellable.
 
-        Raises what ``failure_of_number`` makes of its errno, PoolError for an error in it.
+        Raises what ``failure_of_number`` makes of its errno, PoolError for an error in it, PoolStuck.
         """
         run = partial(self.core.program, self.pool, text, arguments, changes=changes)
         if changes:
@@ -151,7 +151,7 @@ class Commands:
             done.append(await run())
         if done:
             return done[0]
-        raise PoolError(
+        raise PoolStuck(
             f"{doing} has not ended after {self._change_seconds:.0f} seconds; "
             f"pool {self.pool} is {self.health() or 'stuck'}",
             detail=f"see zpool status {self.pool}; a store that starts waits until it has ended",

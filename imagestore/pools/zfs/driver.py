@@ -33,7 +33,7 @@ from imagestore.pools.base import (
     Target,
 )
 from imagestore.pools.zfs import arriving, changing, devices, opening, programs, sending
-from imagestore.pools.zfs.commands import Commands
+from imagestore.pools.zfs.commands import CHANGE_SECONDS, Commands
 from imagestore.pools.zfs.ground import Compression, VolumeMode, ZfsGround
 from imagestore.pools.zfs.programs import Setting
 from imagestore.pools.zfs.rows import PREFIX, create_command, retag_commands, unsigned
@@ -53,12 +53,14 @@ async def open_zfs_pool(
     lock_deadline: float = LOCK_SECONDS,
     compression: Compression = "lz4",
     volmode: VolumeMode = "dev",
+    change_seconds: float = CHANGE_SECONDS,
     clock: Callable[[], float] = time.time,
     entropy: Callable[[int], bytes] = secrets.token_bytes,
 ) -> "ZfsPool":
     """Open pool ``name`` and lock it against other stores and children of earlier ones.
 
-    ``lock_deadline``, in seconds, is how long those are waited for;
+    ``lock_deadline``, in seconds, is how long those are waited for, ``change_seconds``
+    how long a change may take before the pool counts as stuck;
     ``compression`` and ``volmode`` are those of new volumes.
 
     Raises:
@@ -68,7 +70,7 @@ async def open_zfs_pool(
     """
     lock = await opening.take_lock(name, lock_directory, lock_deadline)
     try:
-        commands = Commands(name, lock)
+        commands = Commands(name, lock, change_seconds=change_seconds)
         sector_bytes = await opening.check_pool(commands)
         block_bytes = await opening.block_bytes(commands, sector_bytes)
         watch = Watch(commands)

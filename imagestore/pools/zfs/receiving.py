@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 from msgspec import Struct
 
 from imagestore import names
-from imagestore.errors import ImageStoreError, PoolError, StreamError
+from imagestore.errors import ImageStoreError, PoolError, PoolStuck, StreamError
 from imagestore.pools.zfs.commands import Commands
 from imagestore.pools.zfs.failures import failure
 from imagestore.streams.guard import ReceiveGuard
@@ -38,10 +38,11 @@ _IN_MEMORY_BYTES = 8 << 20
 
 
 class Part(Struct, frozen=True, gc=False):
-    """Bytes for the running ``zfs receive``; ``snapshot`` is set when they end its stream."""
+    """Bytes for the running ``zfs receive``; ``snapshot`` and ``guid`` are set when they end its stream."""
 
     data: memoryview
     snapshot: str | None = None
+    guid: int = 0
 
 
 class Source(Protocol):
@@ -61,22 +62,24 @@ class StreamSource:
 
     def feed(self, data: memoryview) -> Iterator[Part]:
         for passed in self._guard.feed(data):
-            yield self._part(passed.data, passed.snapshot.snapshot if passed.snapshot else None)
+            yield self._part(passed.data, passed.snapshot)
 
     def finish(self) -> Iterator[Part]:
         for passed in self._guard.finish():
-            yield self._part(passed.data, passed.snapshot.snapshot if passed.snapshot else None)
+            yield self._part(passed.data, passed.snapshot)
 
-    def _part(self, data: memoryview, snapshot: str | None) -> Part:
-        if snapshot is not None:
-            try:
-                names.check_snapshot_dest(snapshot)
-            except ImageStoreError as error:
-                raise StreamError(f"the stream's snapshot cannot be stored: {error.detail}") from error
-            if snapshot in self._snapshots:
-                raise StreamError(f"the stream has two snapshots named {snapshot}")
-            self._snapshots.add(snapshot)
-        return Part(data, snapshot)
+    def _part(self, data: memoryview, ended: SnapshotInfo | None) -> Part:
+        if ended is None:
+            return Part(data)
+        name = ended.snapshot
+        try:
+            names.check_snapshot_dest(name)
+        except ImageStoreError as error:
+            raise StreamError(f"the stream's snapshot cannot be stored: {error.detail}") from error
+        if name in self._snapshots:
+            raise StreamError(f"the stream has two snapshots named {name}")
+        self._snapshots.add(name)
+        return Part(data, name, ended.guid)
 
 
 class RawSource:
@@ -122,15 +125,15 @@ class Reception:
         self._options = tuple(options)
         self._hold_snapshots = hold_snapshots
         self._held: tempfile.SpooledTemporaryFile[bytes] | None = None
-        self._held_parts: list[tuple[int, str | None]] = []
+        self._held_parts: list[tuple[int, str | None, int]] = []
         self._child: subprocess.Popen[bytes] | None = None
         self.snapshots: list[str] = []
         """Those that are in the pool."""
 
     @property
-    def held_snapshots(self) -> int:
-        """How many will be in the pool after :meth:`release` that are not yet."""
-        return sum(snapshot is not None for _, snapshot in self._held_parts)
+    def held_guids(self) -> list[int]:
+        """Of the snapshots that will be in the pool after :meth:`release` and are not yet."""
+        return [guid for _, snapshot, guid in self._held_parts if snapshot is not None]
 
     def feed(self, data: memoryview) -> None:
         """Raises StreamError, and what a failure of ``zfs receive`` means."""
@@ -150,7 +153,7 @@ class Reception:
         if self._held is None:
             return
         self._held.seek(0)
-        for length, snapshot in self._held_parts:
+        for length, snapshot, _ in self._held_parts:
             left = length
             while left > _PASS_BYTES:
                 self._pass(Part(memoryview(self._held.read(_PASS_BYTES))))
@@ -176,7 +179,7 @@ class Reception:
                 max_size=_IN_MEMORY_BYTES
             )
         self._held.write(part.data)
-        self._held_parts.append((len(part.data), part.snapshot))
+        self._held_parts.append((len(part.data), part.snapshot, part.guid))
 
     def _drop_held(self) -> None:
         if self._held is not None:
@@ -211,7 +214,7 @@ class Reception:
         try:
             _, complaint = child.communicate(timeout=END_SECONDS)
         except subprocess.TimeoutExpired:
-            raise PoolError(
+            raise PoolStuck(
                 f"zfs receive has not ended after {END_SECONDS:.0f} seconds; "
                 f"pool {self._commands.pool} is {self._commands.health() or 'stuck'}"
             ) from None

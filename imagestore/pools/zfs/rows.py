@@ -21,7 +21,7 @@ from imagestore.streams.nvlist import NvValue
 PREFIX: Final = "imagestore:"
 
 RECEIVING: Final = f"{PREFIX}receiving"
-"""On a volume while the snapshots of a package come onto it: the guid of the base."""
+"""On a volume while snapshots come onto it: the guids of the base and of those, in hexadecimal."""
 
 RECEIVING_PREFIX: Final = ".receiving-"
 """Datasets with such a component are on their way in and are not shown."""
