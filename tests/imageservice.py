@@ -6,6 +6,7 @@ which is closed (or reset) when it returns.  An unknown path is a 404.
 """
 
 import json
+import re
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Sequence
@@ -148,3 +149,52 @@ def endless(piece: bytes, first: Sequence[bytes] = ()) -> Script:
             await stream.send_all(piece)
 
     return script
+
+
+class Ranged:
+    """A server that knows Range: it serves ``body`` from where it is asked to, under a strong entity tag.
+
+    ``cuts`` are the bytes after which its answers break off, one an answer,
+    counted from the answer's own beginning; None, and after the last: not at
+    all.  ``sent_bytes`` is what it sent in all.  ``forgets_tag`` makes it
+    answer with the part that was asked for whatever ``If-Range`` says.
+    """
+
+    def __init__(
+        self,
+        service: ImageService,
+        body: bytes,
+        *,
+        tag: str = '"one"',
+        cuts: Sequence[int | None] = (),
+        forgets_tag: bool = False,
+    ) -> None:
+        self.body = body
+        self.tag = tag
+        self.sent_bytes = 0
+        self.starts: list[int] = []
+        self._service = service
+        self._cuts = list(cuts)
+        self._forgets_tag = forgets_tag
+
+    async def __call__(self, stream: trio.SocketStream) -> None:
+        start = self._start(self._service.heads[-1])
+        self.starts.append(start)
+        length = len(self.body) - start
+        cut = self._cuts.pop(0) if self._cuts else None
+        end = len(self.body) if cut is None else start + cut
+        fields: dict[str, object] = {"Content_Length": length, "ETag": self.tag}
+        if start:
+            fields["Content_Range"] = f"bytes {start}-{len(self.body) - 1}/{len(self.body)}"
+        await stream.send_all(head(206 if start else 200, **fields))
+        for at in range(start, end, PIECE):
+            piece = self.body[at : min(end, at + PIECE)]
+            await stream.send_all(piece)
+            self.sent_bytes += len(piece)
+
+    def _start(self, request: str) -> int:
+        asked = re.search(r"^range: bytes=(\d+)-\r$", request, re.IGNORECASE | re.MULTILINE)
+        condition = re.search(r"^if-range: (.*)\r$", request, re.IGNORECASE | re.MULTILINE)
+        if asked is None or (condition is not None and condition[1] != self.tag and not self._forgets_tag):
+            return 0
+        return int(asked[1])

@@ -18,7 +18,7 @@ PIECE_BYTES = 1 << 20
 """How much is read before it is given away, unless the sender pauses."""
 
 PAUSE_SECONDS = 0.2
-"""How long a read waits before it looks whether it was cancelled, or gives away what it has."""
+"""How long a read goes on before it looks whether it was cancelled, or gives away what it has."""
 
 _END = b"\r\n\r\n"
 
@@ -79,10 +79,11 @@ async def body(plain: trio.socket.SocketType, length: int, stall: float) -> Asyn
 
 
 def _fill(plain: socket.socket, size: int, stall: float) -> memoryview:
-    """Up to ``size`` bytes, fewer when the sender pauses. In a worker thread."""
+    """Up to ``size`` bytes, fewer when the sender pauses or is slow. In a worker thread."""
     piece = memoryview(bytearray(size))
     got = 0
-    deadline = time.monotonic() + stall
+    began = time.monotonic()
+    deadline = began + stall
     while got < size:
         try:
             count = plain.recv_into(piece[got:])
@@ -98,4 +99,6 @@ def _fill(plain: socket.socket, size: int, stall: float) -> memoryview:
                 break
             raise Truncated
         got += count
+        if time.monotonic() - began > PAUSE_SECONDS:
+            break
     return piece[:got]
