@@ -22,6 +22,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from imagestore.errors import ConfigError
+from imagestore.guard import parse_allowed
 
 PREFIX = "IMAGESTORE_"
 """What every environment variable of ours begins with."""
@@ -107,7 +108,8 @@ class Config(Struct, frozen=True, kw_only=True):
     between them (10.1.0.0/16, fd00:12::/32). The image service may be anywhere. Default none."""
 
     sums_keyring: str = ""
-    """File of OpenPGP public keys; with it a list of sums counts only if one of them signed it. Default: none."""
+    """File of OpenPGP public keys. With it, a list of sums counts only if one of them signed it.
+    Default: none."""
 
     spool: str = ""
     """Directory that keeps what came of images, for fetches that are broken off. Default: in a directory
@@ -321,6 +323,7 @@ def _check_together(config: Config) -> None:
             f"image service {config.image_service!r} is not HOST or HOST:PORT",
             detail="for example --image-service images.example.net:20000",
         )
+    parse_allowed(config.allow_private_sources)
     host, colon, port = config.image_service.rpartition(":")
     if host.count(":") and not host.endswith("]"):
         return  # a bare IPv6 address has no port

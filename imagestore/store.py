@@ -37,7 +37,6 @@ from imagestore.actors.archive import Archive
 from imagestore.actors.conversion import convert
 from imagestore.actors.fetch import Fetching
 from imagestore.actors.fetcher import Fetcher
-from imagestore.actors.guard import parse_allowed
 from imagestore.actors.guest import Guests
 from imagestore.actors.keys import Keys
 from imagestore.actors.listedsums import SumsReader
@@ -58,6 +57,7 @@ from imagestore.events.feed import Feed
 from imagestore.events.files import SYSTEM_FILES, Files
 from imagestore.events.index import open_index
 from imagestore.events.journal import Journal, JournalSettings, open_journal
+from imagestore.guard import parse_allowed
 from imagestore.headlog import log_heads
 from imagestore.http.server import serve_http
 from imagestore.http.settings import HttpSettings

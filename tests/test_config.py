@@ -160,6 +160,14 @@ def test_an_image_service_may_be_any_address(service: str) -> None:
     assert load({"image_service": service}, environment={}).image_service == service
 
 
+def test_private_sources_are_networks() -> None:
+    assert load({"allow_private_sources": "10.1.0.0/16"}, environment={}).allow_private_sources
+    with pytest.raises(
+        ConfigError, match="allow_private_sources 'lan' is not none, all or"
+    ):
+        load({"allow_private_sources": "lan"}, environment={})
+
+
 def test_a_config_can_be_built_by_hand() -> None:
     config = Config(pool="dir:/p", journal="/j")
     assert config.pool_address == PoolAddress("dir", "/p")

@@ -134,17 +134,17 @@ async def locate(service: ServiceAddress, resolver: "Resolver | None" = None) ->
     """
     if service.port is not None:
         return service
-    if service.host == "localhost" or _is_address(service.host):
+    if service.host == "localhost" or is_ip_address(service.host):
         return ServiceAddress(host=service.host, port=DEFAULT_PORT)
     return ServiceAddress(host=service.host, port=await _look_up(service.host, resolver))
 
 
 def is_host(text: str) -> bool:
     """Whether ``text`` is an IP address or can be the name of a host."""
-    return _is_address(text) or (len(text) <= 253 and HOST_NAME.match(text) is not None)
+    return is_ip_address(text) or (len(text) <= 253 and HOST_NAME.match(text) is not None)
 
 
-def _is_address(host: str) -> bool:
+def is_ip_address(host: str) -> bool:
     try:
         ipaddress.ip_address(host)
     except ValueError:

@@ -11,8 +11,8 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
 
 from imagestore import names
 from imagestore.actors.commands import RegisterSource, RemoveSource
-from imagestore.actors.imageservice import is_host
-from imagestore.actors.origin import SERVICE, Origin
+from imagestore.actors.imageservice import is_host, is_ip_address
+from imagestore.actors.origin import SERVICE, CheckAddress, Origin
 from imagestore.actors.plans import Plan, Settled
 from imagestore.errors import AlreadyExists, InvalidArgument, NotFound
 from imagestore.events.catalogue import NoteIntent, SourceRegistered, SourceRemoved
@@ -73,6 +73,16 @@ def is_signed(query: str) -> bool:
     """Whether a query looks as if it held a secret: by the names of its fields, or by a long random value."""
     fields = parse_qsl(query.replace(";", "&"), keep_blank_values=True)
     return any(_SIGNING_WORDS.search(name) or _LONG_SECRET.match(value) for name, value in fields)
+
+
+def check_reachable(address: str, check: CheckAddress | None) -> None:
+    """Raises FetchFailed for an address that names its host by an IP address which may not be asked.
+
+    A name may lead anywhere by the time it is asked; that is looked at then.
+    """
+    host = urlsplit(address).hostname or ""
+    if check is not None and is_ip_address(host):
+        check(host, host)
 
 
 def last_component(address: str) -> str:

@@ -12,13 +12,13 @@ from msgspec.structs import replace
 
 from imagestore import names
 from imagestore.actors.commands import RegisterSource, RemoveSource
-from imagestore.actors.guard import AddressGuard
 from imagestore.actors.listedsums import SumsReader
 from imagestore.actors.origin import SERVICE, Origin
 from imagestore.actors.plans import complete_image
-from imagestore.actors.sources import checked
+from imagestore.actors.sources import check_reachable, checked
 from imagestore.errors import AlreadyExists, InvalidArgument, NotFound
 from imagestore.events.state import SourceRecord
+from imagestore.guard import AddressGuard
 from imagestore.methods.addressing import Addressing
 from imagestore.model import (
     ImageRequest,
@@ -50,6 +50,7 @@ class SourceMethods(Addressing):
             raise InvalidArgument("need id")
         names.check_image_id(request.id)
         source = checked(request.source, request.sha256, request.sums)
+        check_reachable(source.address, self._sums.check_address)
         await self._register(request.id, source, caller, may_replace=False)
         return await self.list_sources(SourceRequest(id=request.id), caller)
 
@@ -83,6 +84,8 @@ class SourceMethods(Addressing):
         state = actors.operations.state
         keyring = _keyring(request.keyring)
         given = checked(request.source, request.sha256, request.sums) if request.source else None
+        if given is not None:
+            check_reachable(given.address, self._sums.check_address)
         if given is None and request.sums:
             raise InvalidArgument("a sums file is of a source, and none is given")
         is_here = complete_image(image, state, actors.zpool.view) is not None

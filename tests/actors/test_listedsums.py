@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from imagestore.actors.guard import AddressGuard, parse_allowed
 from imagestore.actors.listedsums import SumsReader
 from imagestore.errors import ConfigError, ContentRefused, FetchFailed, FetchUnreachable
 from imagestore.events.state import SourceRecord
+from imagestore.guard import AddressGuard, parse_allowed
 from imagestore.streams.sums import MOST_BYTES
 from tests.imageservice import ImageService, Script, answer, endless, redirect, resets, status
 from tests.streams.test_openpgp import Signer

@@ -171,6 +171,21 @@ async def test_a_redirect_into_a_private_network_is_not_followed(run: Run, servi
     assert service.requests == ["/deb.img"]
 
 
+async def test_an_address_in_a_private_network_is_refused_before_anything_is_journaled(
+    run: Run, config: Config
+) -> None:
+    async with run() as store:
+        before = len(list(reader.read(config.journal)))
+        for source in ("http://10.0.0.7/x", "https://[fd00::7]/x", "http://169.254.169.254/latest"):
+            with pytest.raises(FetchFailed, match="private network"):
+                await pull(store, source)
+            with pytest.raises(FetchFailed, match="private network"):
+                await store.register_source(SourceRequest(id="deb", source=source))
+        assert len(list(reader.read(config.journal))) == before
+        # A name is looked up when it is asked; till then it is as good as any.
+        await store.register_source(SourceRequest(id="deb", source="https://cloud.example/x"))
+
+
 def test_a_setting_that_is_no_network_stops_the_start(config: Config) -> None:
     with pytest.raises(ConfigError, match="allow_private_sources"):
         create(Config(pool=config.pool, journal=config.journal, allow_private_sources="lan"))

@@ -2,8 +2,8 @@
 
 import pytest
 
-from imagestore.actors.guard import AddressGuard, parse_allowed
 from imagestore.errors import ConfigError, FetchFailed
+from imagestore.guard import AddressGuard, parse_allowed
 
 PUBLIC = [
     "1.1.1.1",
