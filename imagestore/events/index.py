@@ -29,11 +29,11 @@ from imagestore.events.indexqueries import Wanted, operations_query, search_quer
 from imagestore.events.log import Place, survey
 from imagestore.events.replay import envelopes
 from imagestore.events.selection import Filter, alias_of
-from imagestore.events.subjects import datasets_of, images_of
+from imagestore.events.subjects import datasets_of, guests_of, images_of
 
 _log = logging.getLogger(__name__)
 
-SCHEMA = 1
+SCHEMA = 2
 """Counts up with every change of the tables below or of what goes into them."""
 
 BATCH_EVENTS = 5_000
@@ -44,7 +44,7 @@ EVENTS_BETWEEN_PLACES = 256
 
 MEMORY = ":memory:"
 
-_TYPE, _WHO, _DATASET, _IMAGE = range(4)
+_TYPE, _WHO, _DATASET, _IMAGE, _GUEST = range(5)
 
 _TABLES = """
 CREATE TABLE about (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -224,6 +224,7 @@ class Index:
                 (seq, event.outcome, operation),
             )
         subjects.update((self._word(_DATASET, name), seq) for name in datasets_of(event) if name)
+        subjects.update((self._word(_GUEST, guest), seq) for guest in guests_of(event) if guest)
         subjects.update((self._word(_IMAGE, image), seq) for image in images_of(event) if image)
         return seq, envelope.time_ns, self._word(_TYPE, alias_of(event)), who, operation
 

@@ -94,14 +94,13 @@ def _subjects(wanted: Filter) -> Iterator[Query]:
     """For each thing that the events are to be about: the condition on ``events``, and its values."""
     if wanted.dataset is not None:
         yield _within(wanted.dataset)
-    if wanted.guest is not None:
-        yield _within("guests/" + wanted.guest)
-    if wanted.image is not None:
-        yield (
-            "seq IN (SELECT seq FROM subjects WHERE word = "
-            "(SELECT number FROM words WHERE kind = 3 AND word = ?))",
-            [wanted.image],
-        )
+    for kind, word in ((3, wanted.image), (4, wanted.guest)):
+        if word is not None:
+            yield (
+                "seq IN (SELECT seq FROM subjects WHERE word = "
+                "(SELECT number FROM words WHERE kind = ? AND word = ?))",
+                [kind, word],
+            )
 
 
 def _within(dataset: str) -> Query:

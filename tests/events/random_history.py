@@ -4,6 +4,8 @@ import random
 from collections.abc import Iterator
 from typing import Literal
 
+from msgspec.structs import replace
+
 from imagestore.events.catalogue import (
     Adoptee,
     AdoptIntent,
@@ -46,6 +48,7 @@ from imagestore.events.catalogue import (
     ReleaseIntent,
     RollbackIntent,
     SegmentsArchived,
+    Shown,
     SnapshotIntent,
     SourceRegistered,
     SourceRemoved,
@@ -55,6 +58,7 @@ from imagestore.events.state import State, apply
 
 OUTCOMES: list[Literal["succeeded", "failed", "cancelled"]] = ["succeeded", "failed", "cancelled"]
 NAMES = [f"guests/g{guest}/disk-{disk}" for guest in range(3) for disk in range(3)] + ["guests/g1", "vol"]
+SHOWN = Shown(name="vol@monday", kind="snapshot", size_bytes=1 << 30, written_bytes=4096)
 IMAGES = ["alpine", "debian", "zürich-✓"]
 
 
@@ -63,6 +67,7 @@ class RandomHistory:
 
     def __init__(self, seed: int) -> None:
         self._chance = random.Random(seed)
+        self._keys = random.Random(seed)
         self._model = State()
         self._counter = 0
 
@@ -104,6 +109,7 @@ class RandomHistory:
                     error="no space" if left else "",
                     error_type="NoSpace" if left else "",
                     left_behind=left,
+                    answer=(SHOWN,) if self._model.operations[operation].answer else (),
                 )
             if kind in (4, 5):
                 return operation, self._created()
@@ -166,12 +172,22 @@ class RandomHistory:
             ReleaseIntent(datasets=ids, image=chance.choice(["", "alpine"])),
             NoteIntent(fact=SourceRegistered(image="alpine", address="https://x/y", sha256="ab" * 32)),
         ]
-        return OperationStarted(
+        started = OperationStarted(
             method="Method",
             subject=name,
             intent=chance.choice(intents),
             reserved_bytes=chance.randrange(1 << 50),
             force=chance.random() < 0.2,
+        )
+        if self._keys.random() < 0.7:
+            return started
+        return replace(
+            started,
+            key="0f" * 16,
+            request="f0" * 16,
+            answer=(name, f"{name}@monday"),
+            gone=(SHOWN,),
+            shown='{"images":[]}',
         )
 
     def _id(self, name: str) -> DatasetId:
