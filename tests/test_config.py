@@ -162,9 +162,7 @@ def test_an_image_service_may_be_any_address(service: str) -> None:
 
 def test_private_sources_are_networks() -> None:
     assert load({"allow_private_sources": "10.1.0.0/16"}, environment={}).allow_private_sources
-    with pytest.raises(
-        ConfigError, match="allow_private_sources 'lan' is not none, all or"
-    ):
+    with pytest.raises(ConfigError, match="allow_private_sources 'lan' is not none, all or"):
         load({"allow_private_sources": "lan"}, environment={})
 
 
