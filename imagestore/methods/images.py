@@ -57,6 +57,7 @@ class ImageMethods(SourceMethods):
                 snapshot=self._full(rows.snapshot.name),
                 size=rows.snapshot.volsize // MIB,
                 status="complete",
+                sha256=record.sha256 or UNSET,
             )
         if record.status == "complete":
             gone = f"its dataset {names.image(record.id)} is gone from the pool"
