@@ -23,7 +23,7 @@ from msgspec import Struct
 from imagestore.actors.archive import Archive
 from imagestore.actors.base import Reply
 from imagestore.actors.history import History, Receipt
-from imagestore.errors import KeyReused, Stopping, TemporarilyUnavailable
+from imagestore.errors import JournalError, KeyReused, Stopping, TemporarilyUnavailable
 from imagestore.events.catalogue import Envelope, Event, OperationFinished
 
 DAY_NS = 86_400 * 1_000_000_000
@@ -192,6 +192,8 @@ class Keys:
             if bound is None or bound.started_ns < oldest:
                 return None
             story = await self._archive.story(bound.operation, most=2)
+            if not story:
+                raise JournalError("the operation that the key stands for is not in the journal any more")
             request, operation = getattr(story[0].event, "request", ""), bound.operation
         if request != key.request:
             raise KeyReused(detail=ADVICE)
