@@ -14,7 +14,7 @@ BIN := .venv/bin
 READY := .venv/ready
 CODE := imagestore tests benchmarks
 ZFS_SECONDS := 900
-SYSTEM_PACKAGES := btrfs-progs e2fsprogs gpg gpg-agent gpgv qemu-utils xfsprogs zfsutils-linux
+SYSTEM_PACKAGES := btrfs-progs e2fsprogs gpg gpg-agent gpgv prometheus qemu-utils xfsprogs zfsutils-linux
 
 # No setting of the person who calls us (find-links, user installs, proxies' mirrors) may change
 # what the lock says; hashes decide what is installed.

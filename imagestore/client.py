@@ -211,6 +211,11 @@ class Client(Wire):
         except errors.ImageStoreError:
             return False
 
+    def metrics(self) -> str:
+        """How the store fares, in the text format of Prometheus."""
+        with self.exchange("GET", "/metrics", None) as response:
+            return response.read().decode()
+
     @contextmanager
     def download(
         self, snapshot: str, *, base: str = "", offset: int = 0, etag: str = ""

@@ -14,6 +14,11 @@ from urllib.parse import parse_qs, urlsplit
 from imagestore.service import METHODS
 
 POOL = "tank"
+METRICS = (
+    b"imagestore_ready 1.0\nimagestore_read_only 0.0\n"
+    b"imagestore_pool_size_bytes 100.0\nimagestore_pool_available_bytes 40.0\n"
+)
+
 ATTRIBUTES = {method.name: method.attribute for method in METHODS}
 
 
@@ -60,7 +65,7 @@ class MemoryStore:
                     self.rpc(body)
 
             def do_GET(self) -> None:
-                self.answer(200, "text/plain", b"ready\n")
+                self.answer(200, "text/plain", METRICS if self.path == "/metrics" else b"ready\n")
 
             def rpc(self, body: dict[str, Any]) -> None:
                 service, _, method = body["method"].partition(".")
