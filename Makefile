@@ -25,7 +25,7 @@ export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo check format test test-system test-zfs crash bench lock clean
+.PHONY: help setup run demo check format test test-system test-zfs crash crash-zfs bench bench-zfs lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -61,6 +61,12 @@ crash: $(READY) ## kill -9 a store under random load, ROUNDS times; ARGS='--seed
 
 test-zfs: $(READY) ## tests on real OpenZFS, in a virtual machine that it builds once; needs root on Debian 12
 	tests/zfs/machine/run $(ZFS_SECONDS) $(BIN)/python -m pytest -m zfs --fail-on-skip -p no:cacheprovider tests/zfs $(ARGS)
+
+crash-zfs: $(READY) ## kill -9 a store under random load on real OpenZFS, ROUNDS times (about 35 s each), as test-zfs
+	tests/zfs/machine/run $$(($(ROUNDS) * 120 + 300)) $(BIN)/python -m tests.zfs.crash --rounds $(ROUNDS) --verbose $(ARGS)
+
+bench-zfs: $(READY) ## measure against zfs itself on real OpenZFS, as test-zfs
+	tests/zfs/machine/run 2400 $(BIN)/python -m benchmarks zfs
 
 bench: $(READY) ## measure against the targets and print one table; ROWS=journal,streams,store picks modules
 	$(BIN)/python -m benchmarks $(ROWS)

@@ -91,10 +91,13 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def serve(pool: Path, journal: Path, *options: str) -> Iterator[Store]:
-    """Start a store, wait until it is ready, stop it with SIGTERM."""
+def serve(pool: Path | str, journal: Path, *options: str) -> Iterator[Store]:
+    """Start a store, wait until it is ready, stop it with SIGTERM.
+
+    ``pool`` is the directory of a directory pool, or any pool's address.
+    """
     port = free_port()
-    log = pool.parent / "store.log"
+    log = journal.parent / "store.log"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("IMAGESTORE_")}
     command = [
         sys.executable,
@@ -102,7 +105,7 @@ def serve(pool: Path, journal: Path, *options: str) -> Iterator[Store]:
         "imagestore",
         "serve",
         "--pool",
-        f"dir:{pool}",
+        pool if isinstance(pool, str) else f"dir:{pool}",
         "--journal",
         str(journal),
     ]

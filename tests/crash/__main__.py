@@ -8,10 +8,10 @@ from pathlib import Path
 
 import trio
 
-from tests.crash.rounds import Failed, run
+from tests.crash.rounds import COURSE, Course, Failed, run
 
 
-async def main(arguments: argparse.Namespace, directory: Path) -> int:
+async def crash(directory: Path, course: Course, arguments: argparse.Namespace) -> int:
     print(f"crash: seed {arguments.seed}, in {directory}", flush=True)
 
     def say(line: str) -> None:
@@ -19,7 +19,7 @@ async def main(arguments: argparse.Namespace, directory: Path) -> int:
             print(line, flush=True)
 
     try:
-        summary = await run(directory, seed=arguments.seed, rounds=arguments.rounds, say=say)
+        summary = await run(directory, seed=arguments.seed, rounds=arguments.rounds, course=course, say=say)
     except Failed as failed:
         print(failed, file=sys.stderr)
         return 1
@@ -40,10 +40,15 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-if __name__ == "__main__":
+def main(course: Course) -> int:
+    """Crash as the command line says; the exit status."""
     arguments = parse()
     if arguments.directory is not None:
         arguments.directory.mkdir(parents=True, exist_ok=True)
-        sys.exit(trio.run(main, arguments, arguments.directory.resolve()))
+        return trio.run(crash, arguments.directory.resolve(), course, arguments)
     with tempfile.TemporaryDirectory() as directory:
-        sys.exit(trio.run(main, arguments, Path(directory)))
+        return trio.run(crash, Path(directory), course, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main(COURSE))

@@ -85,7 +85,7 @@ def wrong_contents(
     """Names whose bytes are not what they should be, among ``sample`` of them."""
     contents = contents_of(model)
     chosen = chance.sample(contents, min(sample, len(contents)))
-    return [name for name, content in chosen if files.sha256_of(place.pool, rows[name]) != sha256_of(content)]
+    return [name for name, content in chosen if place.sha256_of(rows[name]) != sha256_of(content)]
 
 
 def judge_worker(
@@ -157,7 +157,7 @@ def judge_images(
         if there:
             whole = [row.kind for row in there] == ["volume", "snapshot"] and there[0].tag == "image"
             looked_at = there if complete else there[:1]
-            held = {files.sha256_of(place.pool, row) for row in looked_at}
+            held = {place.sha256_of(row) for row in looked_at}
             if not whole or held != {sha256_of(Content(len(served.raw), image))}:
                 found.append(Finding("half", f"image {image} is not whole: {there}"))
         images.settle(image, state)
@@ -222,8 +222,8 @@ class Judge:
         await end_fetches(client, images)
         told = {i.id: str(i.status) for i in await trio.to_thread.run_sync(client.list_images)}
         found = await trio.to_thread.run_sync(self._judge_files, workers, images, told, complete)
-        rows = await trio.to_thread.run_sync(files.rows_of, self._place.pool)
-        return found + await judge_lists(client, self._place.pool.name, rows)
+        rows = await trio.to_thread.run_sync(self._place.rows)
+        return found + await judge_lists(client, self._place.pool_name, rows)
 
     def _judge_files(
         self, workers: Sequence[Worker], images: ImageBook, told: Mapping[str, str], complete: bool
@@ -232,10 +232,10 @@ class Judge:
         events = files.events_of(place.journal, self._seq + 1)
         self._seq = events[-1].seq if events else self._seq
         self._destroyed |= files.destroyed_by(events)
-        rows = files.rows_of(place.pool)
+        rows = place.rows()
         found = judge_journal(place, rows, self._destroyed, reader.replay(str(place.journal)))
         found += [Finding("other", f"drift without a stranger: {text}") for text in files.drift_in(events)]
-        found += [Finding("stray", text) for text in files.strays_of(place.pool, rows)]
+        found += [Finding("stray", text) for text in place.strays(rows)]
         if found:
             return found
         found += judge_images(images, told, place, rows, complete=complete)

@@ -10,15 +10,53 @@ from pathlib import Path
 import trio
 from msgspec import Struct
 
+from tests.crash import files
+from tests.crash.files import Row
+
 ROOT = Path(__file__).parent.parent.parent
-READY_SECONDS = 60.0
+READY_SECONDS = 120.0
 _ADDRESS = re.compile(rb"ready at (http://[^\s,]+)")
 
 
 class Place(Struct, frozen=True):
-    """Where one store lives."""
+    """Where one store lives, and what its pool holds by the pool's own testimony."""
 
     directory: Path
+
+    @property
+    def address(self) -> str:
+        """The pool's, as a setting has it."""
+        return f"dir:{self.pool}"
+
+    @property
+    def pool_name(self) -> str:
+        return self.pool.name
+
+    @property
+    def disks(self) -> str:
+        """The directory in which volumes can be opened by their names."""
+        return str(self.pool)
+
+    @property
+    def flushes(self) -> bool:
+        """Whether what a client writes has to be flushed for the pool to hold it."""
+        return False
+
+    @property
+    def force_overrides(self) -> bool:
+        """Whether a disk that a process has open can be pulled away by force."""
+        return True
+
+    def rows(self) -> dict[str, Row]:
+        """Every dataset but the root."""
+        return files.rows_of(self.pool)
+
+    def sha256_of(self, row: Row) -> str:
+        return files.sha256_of(self.pool, row)
+
+    def strays(self, rows: dict[str, Row]) -> list[str]:
+        """What lies in the pool and belongs to nothing."""
+        return files.strays_of(self.pool, rows)
 
     @property
     def pool(self) -> Path:
@@ -43,7 +81,7 @@ class StoreProcess:
     def __init__(self, place: Place, image_service: str) -> None:
         self._place = place
         self._arguments = [
-            *("serve", "--pool", f"dir:{place.pool}", "--journal", str(place.journal), "-p", "0"),
+            *("serve", "--pool", place.address, "--journal", str(place.journal), "-p", "0"),
             *("-i", image_service, "--log-level", "info"),
             # Small, so that rotation and checkpoints are among what is cut short.
             *("--set", f"journal_segment_bytes={1 << 16}", "--set", "checkpoint_events=150"),

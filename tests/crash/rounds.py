@@ -5,7 +5,8 @@ Everything random comes from one seed, but for how the machine schedules it.
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import trio
@@ -20,11 +21,28 @@ from tests.crash.workload import ANSWER_SECONDS, Statistics, Worker
 from tests.imageservice import ImageService
 
 CLIENTS = 5
-ROUNDS_A_LIFE = 20
-"""After so many rounds pool and journal are begun afresh: so first starts are killed, too."""
-
-LONGEST_LOAD_SECONDS = 1.2
 FETCH_PAUSE_SECONDS = 0.03
+
+
+@contextmanager
+def directory_place(directory: Path) -> Iterator[Place]:
+    """A place with a directory pool, in the new ``directory``."""
+    yield Place(directory)
+
+
+class Course(Struct, frozen=True, kw_only=True):
+    """Where and how long stores are loaded: a place for each life, made for its length.
+
+    After so many rounds pool and journal are begun afresh: so first starts are killed, too.
+    """
+
+    place: Callable[[Path], AbstractContextManager[Place]] = directory_place
+    rounds_a_life: int = 20
+    longest_load_seconds: float = 1.2
+    answer_seconds: float = ANSWER_SECONDS
+
+
+COURSE = Course()
 
 
 class Summary(Struct, kw_only=True):
@@ -56,7 +74,12 @@ class Failed(AssertionError):
 
 
 async def run(
-    directory: Path, *, seed: int, rounds: int, say: Callable[[str], None] = lambda line: None
+    directory: Path,
+    *,
+    seed: int,
+    rounds: int,
+    course: Course = COURSE,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Summary:
     """Crash stores in ``directory``.  Raises Failed with the summary at the first fault."""
     summary = Summary(seed=seed)
@@ -68,13 +91,14 @@ async def run(
             await nursery.start(service.run)
             while summary.rounds < rounds:
                 number = summary.rounds
-                place = Place(directory / f"life-{number}")
-                place.directory.mkdir()
-                life = Life(place, service.address, chance, summary, say)
-                try:
-                    await life.run(min(ROUNDS_A_LIFE, rounds - number))
-                finally:
-                    await life.store.kill()
+                home = directory / f"life-{number}"
+                home.mkdir()
+                with course.place(home) as place:
+                    life = Life(place, course, service.address, chance, summary, say)
+                    try:
+                        await life.run(min(course.rounds_a_life, rounds - number))
+                    finally:
+                        await life.store.kill()
             nursery.cancel_scope.cancel()
     except* AssertionError as group:
         reasons = "\n".join(_reasons(group))
@@ -99,13 +123,14 @@ class Life:
     def __init__(
         self,
         place: Place,
+        course: Course,
         image_service: str,
         chance: random.Random,
         summary: Summary,
         say: Callable[[str], None],
     ) -> None:
         self.store = StoreProcess(place, image_service)
-        self._place = place
+        self._course = course
         self._chance = chance
         self._summary = summary
         self._say = say
@@ -113,7 +138,15 @@ class Life:
         self._judge = Judge(place, random.Random(chance.random()))
         self._start_seconds = 1.0
         self._workers = [
-            Worker(number, chance.randrange(1 << 32), str(place.pool), self._images, summary.statistics)
+            Worker(
+                number,
+                chance.randrange(1 << 32),
+                place.disks,
+                self._images,
+                summary.statistics,
+                flushes=place.flushes,
+                force_overrides=place.force_overrides,
+            )
             for number in range(CLIENTS)
         ]
 
@@ -139,7 +172,7 @@ class Life:
         await self.store.spawn()
         address = await self.store.until_ready()
         self._start_seconds = trio.current_time() - began
-        return Client(address, timeout=ANSWER_SECONDS)
+        return Client(address, timeout=self._course.answer_seconds)
 
     async def _crash_while_starting(self, times: int) -> None:
         """Mostly late in the start, where pool and journal are opened and recovery works."""
@@ -154,7 +187,7 @@ class Life:
         async with trio.open_nursery() as nursery:
             for worker in self._workers:
                 nursery.start_soon(worker.work, client)
-            await trio.sleep(self._chance.uniform(0.01, LONGEST_LOAD_SECONDS))
+            await trio.sleep(self._chance.uniform(0.01, self._course.longest_load_seconds))
             self.store.check_alive()
             under_way = [worker.under_way for worker in self._workers if worker.under_way]
             await self.store.kill()

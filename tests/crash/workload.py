@@ -85,15 +85,19 @@ class Worker:
         self,
         number: int,
         seed: int,
-        pool: str,
+        disks: str,
         images: ImageBook,
         statistics: Statistics,
         *,
         watch: Callable[[], None] | None = None,
+        flushes: bool = False,
+        force_overrides: bool = True,
     ) -> None:
         self.pending: tuple[str, Model] | None = None
         self.writing: Write | None = None
         self._watch = watch
+        self._flushes = flushes or watch is not None
+        self._force_overrides = force_overrides
         self.root = f"c{number}"
         self.guests = tuple(f"c{number}-g{guest}" for guest in range(3))
         self.model: Model = {}
@@ -102,7 +106,7 @@ class Worker:
         self.under_way = ""
         self.history: set[str] = set()
         self._chance = random.Random(seed)
-        self._pool = pool
+        self._disks = disks
         self._images = images
         self._statistics = statistics
         self.taken = 0
@@ -138,7 +142,7 @@ class Worker:
             due = error
         leaning = [self._images.begin(image, "lean") for image in call.leans_on]
         with self._held_open(call, due) as held:
-            if held and not call.force:
+            if held and not (call.force and self._force_overrides):
                 due = InUse("held open by the client")
             self._intend((call.text, after if due is None else self.model))
             answer = await self._ask(client, call.method, call.perform, call.text)
@@ -264,7 +268,7 @@ class Worker:
     # -- bytes -------------------------------------------------------------------
 
     def path(self, name: str) -> str:
-        return os.path.join(self._pool, name)
+        return os.path.join(self._disks, name)
 
     def _write_somewhere(self) -> None:
         """As a guest would, through the link in the pool."""
@@ -279,7 +283,10 @@ class Worker:
         self.write(Write(name, block, self.token))
 
     def write(self, wanted: Write) -> None:
-        """Write a block, flushed if somebody watches: what is not, a crash of the system takes away."""
+        """Write a block, flushed if somebody watches: what is not, a crash of the system takes away.
+
+        (A ZFS pool takes its snapshots of what was flushed.)
+        """
         dataset = self.model[wanted.volume]
         assert dataset.content is not None
         self.writing = wanted
@@ -287,7 +294,7 @@ class Worker:
         file = os.open(self.path(wanted.volume), os.O_WRONLY)
         try:
             os.pwrite(file, block_bytes(wanted.token), wanted.block * BLOCK_BYTES)
-            if self._watch is not None:
+            if self._flushes:
                 os.fsync(file)
         finally:
             os.close(file)

@@ -212,14 +212,21 @@ async def test_remains_of_an_earlier_life_are_gone_after_opening(pool_name: str)
 
 async def test_a_package_broken_off_between_two_snapshots_is_undone(pool_name: str) -> None:
     pool = await open_zfs_pool(pool_name)
-    made = await volume(pool, "v")
-    base = await snapshot(pool, made, "base")
-    await snapshot(pool, made, "came")
-    command("zfs", "set", f"imagestore:receiving={base.guid}", "tank/v")
+    for name in ("undone", "kept"):
+        made = await volume(pool, name)
+        base = await snapshot(pool, made, "base")
+        came = await snapshot(pool, made, "came")
+        announced = f"imagestore:receiving={base.guid:x} {came.guid:x} {1234:x}"
+        command("zfs", "set", announced, f"tank/{name}")
+    command("zfs", "snapshot", "tank/kept@cron")
+    command("zfs", "create", "-s", "-V", "1M", "-o", "imagestore:receiving=no number", "tank/other")
     await pool.close()
     pool = await open_zfs_pool(pool_name)
-    assert await listed(pool) == ["", "v", "v@base"]
-    assert command("zfs", "get", "-Ho", "value", "imagestore:receiving", "tank/v").strip() == "-"
+    assert await listed(pool) == [
+        "", "kept", "kept@base", "kept@came", "kept@cron", "other", "undone", "undone@base",
+    ]  # fmt: skip
+    for name in ("undone", "kept"):
+        assert command("zfs", "get", "-Ho", "value", "imagestore:receiving", f"tank/{name}").strip() == "-"
     await empty(pool)
     await pool.close()
 

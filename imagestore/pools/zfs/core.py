@@ -64,6 +64,12 @@ class ZfsCore:
         ):
             getattr(library, name).argtypes = types
         status = self._core.libzfs_core_init()
+        if status in (errno.EACCES, errno.EPERM):
+            raise PoolError(
+                f"/dev/zfs may not be opened by user {os.getuid()}: {os.strerror(status).lower()}",
+                detail="run the store as root: OpenZFS lets only root run channel programs, which rollbacks "
+                "and deletions are made of; no zfs allow grants that",
+            )
         if status:
             raise PoolError(
                 f"OpenZFS is installed, but its kernel module does not answer: {os.strerror(status)}",
