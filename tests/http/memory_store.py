@@ -11,6 +11,8 @@ from msgspec import Struct
 
 from imagestore import errors, names
 from imagestore.model import (
+    AdoptRequest,
+    AdoptResponse,
     DriftRequest,
     DriftResponse,
     EventsRequest,
@@ -24,6 +26,8 @@ from imagestore.model import (
     OperationResponse,
     ReceiveRequest,
     ReceiveResponse,
+    ReleaseRequest,
+    ReleaseResponse,
     Snapshot,
     SnapshotRequest,
     SnapshotResponse,
@@ -151,6 +155,21 @@ class MemoryStore(MemorySources, MemoryImages):
     def _volume(self, name: str) -> Volume:
         full = names.full(name, self.pool_name)
         return Volume(id=full, size=self.volumes[name], device=f"/mem/{full}")
+
+    # --- adoption: nothing in memory is anybody else's
+
+    async def adopt_dataset(self, request: AdoptRequest, caller: Caller = LOCAL) -> AdoptResponse:
+        name = self._find(request.id)
+        raise errors.Blocked(f"dataset is the store's already: {name}", blockers=(name,))
+
+    async def adopt_original(self, request: AdoptRequest, caller: Caller = LOCAL) -> AdoptResponse:
+        return AdoptResponse()
+
+    async def release_dataset(self, request: ReleaseRequest, caller: Caller = LOCAL) -> ReleaseResponse:
+        name = self._find(request.id)
+        if not request.dryRun:
+            del self.volumes[name]
+        return ReleaseResponse(released=(name,))
 
     # --- snapshots
 
