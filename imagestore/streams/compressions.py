@@ -8,7 +8,6 @@ is imported when a body needs it.
 """
 
 import re
-import zlib
 from collections.abc import Iterator
 from typing import Final, Protocol
 
@@ -127,19 +126,24 @@ class _Part(Protocol):
 
 
 class _Gzip:
+    """By isa-l, which unpacks twice as fast as zlib does."""
+
     def __init__(self) -> None:
-        self._codec = zlib.decompressobj(_GZIP_WINDOW)
+        from isal import isal_zlib
+
+        self._codec = isal_zlib.decompressobj(_GZIP_WINDOW)
+        self._error: type[Exception] = isal_zlib.error  # type: ignore[assignment]  # its stub says: an Exception
         self.at_end = self.has_more = False
         self.rest = b""
 
     def feed(self, data: Piece) -> bytes:
         try:
-            output = self._codec.decompress(self._codec.unconsumed_tail or data, OUTPUT_BYTES)
-        except zlib.error as error:
+            output: bytes = self._codec.decompress(self._codec.unconsumed_tail or data, OUTPUT_BYTES)
+        except self._error as error:
             raise ContentRefused(f"gzip content is damaged: {error}") from None
         self.at_end = self._codec.eof
         self.rest = self._codec.unused_data
-        # A full output says that zlib may hold more, even of input that is used up.
+        # A full output says that the codec may hold more, even of input that is used up.
         self.has_more = bool(self._codec.unconsumed_tail) or len(output) == OUTPUT_BYTES
         return output
 
