@@ -28,7 +28,7 @@ from imagestore.events.catalogue import (
 )
 from imagestore.events.subjects import images_of
 from imagestore.guestorders import answered
-from imagestore.methods.images import ImageMethods
+from imagestore.methods.imagelife import ImageLifeMethods
 from imagestore.methods.operations import OperationMethods
 from imagestore.model import (
     MIB,
@@ -37,6 +37,7 @@ from imagestore.model import (
     ImageRequest,
     ImageResponse,
     OperationRequest,
+    ReceiveResponse,
     Snapshot,
     SnapshotResponse,
     Volume,
@@ -50,7 +51,11 @@ _encode = msgspec.json.Encoder(order="sorted").encode
 """One text for requests that mean the same, whatever order their members came in."""
 
 
-class CallMethods(OperationMethods, ImageMethods):
+DESCRIBING = ("SetImageAlias", "PublishImage")
+"""The methods of one operation that answer with all that is known of an image."""
+
+
+class CallMethods(OperationMethods, ImageLifeMethods):
     """See the module."""
 
     async def call(self, method: Method, request: Struct, caller: Caller) -> Struct:
@@ -102,26 +107,30 @@ class CallMethods(OperationMethods, ImageMethods):
             return keys.begin(partial(run, request, alone)), receipt
         key = key_of(caller.key, principal=caller.principal, method=method.name, request=_encode(request))
         alone = structs.replace(alone, binding=Binding(key=key.key, request=key.request))
-        again = partial(self._again, method, request)
+        again = partial(self.answer_again, _answer_of(method.attribute), request)
         return keys.claim(key, receipt, partial(run, request, alone), again)
 
     # -- the same answer again ---------------------------------------------------------
 
-    async def _again(self, method: Method, request: Struct, events: Sequence[Envelope]) -> Struct:
-        """The answer of an operation that ended; raises its failure."""
+    async def answer_again(self, answer: type[Struct], request: Struct, events: Sequence[Envelope]) -> Struct:
+        """The answer of an operation that ended, of type ``answer``; raises its failure."""
         started, finished = events[0].event, events[-1].event
         assert isinstance(started, OperationStarted)
         assert isinstance(finished, OperationFinished)
         if finished.outcome != "succeeded":
             raise failure_of(finished)
         rows = (*started.gone, *finished.answer)
-        answer = _answer_of(method.attribute)
         if started.shown:
             return msgspec.json.decode(started.shown, type=answer)
         if answer is VolumeResponse:
             return VolumeResponse(volumes=tuple(map(self._volume_again, rows)))
         if answer is SnapshotResponse:
             return SnapshotResponse(snapshots=tuple(map(self._snapshot_again, rows)))
+        if answer is ReceiveResponse:
+            volume, *snapshots = rows
+            return ReceiveResponse(
+                volume=self._volume_again(volume), snapshots=tuple(map(self._snapshot_again, snapshots))
+            )
         if answer is GuestResponse:
             return self._guest_again(request, started, rows)
         if answer is ImageResponse:
@@ -148,9 +157,13 @@ class CallMethods(OperationMethods, ImageMethods):
 
     async def _image_again(self, events: Sequence[Envelope]) -> ImageResponse:
         """The image as it is now; none if it went since."""
-        images = (image for envelope in events for image in images_of(envelope.event) if image)
-        with suppress(NotFound):
-            return await self.get_image(ImageRequest(id=next(images, "")))
+        images = [image for envelope in events for image in images_of(envelope.event) if image]
+        started = events[0].event
+        assert isinstance(started, OperationStarted)
+        tell = self.describe_images if started.method in DESCRIBING else self.get_image
+        if images:
+            with suppress(NotFound):
+                return await tell(ImageRequest(id=images[0]))
         return ImageResponse(images=())
 
 

@@ -88,8 +88,12 @@ class ImageLifeMethods(ImageMethods):
         image = self._running().operations.state.aliases.get(request.alias)
         if image is None:
             raise NotFound(detail=f"alias {request.alias}")
-        await self._perform(names.image(request.alias), RemoveAlias(alias=request.alias), caller)
-        return await self._describe([image], caller)
+        answer = await self._describe([image], caller)
+        left = [replace(each, aliases=_without(each.aliases, request.alias)) for each in answer.images]
+        answer = ImageResponse(images=tuple(left))
+        command = RemoveAlias(alias=request.alias)
+        await self._perform(names.image(request.alias), command, caller, shown=answer)
+        return answer
 
     # -- publishing -----------------------------------------------------------------------
 
@@ -125,6 +129,10 @@ class ImageLifeMethods(ImageMethods):
                 continue
             gone.append(image)
         return ImageResponse(images=tuple(gone))
+
+
+def _without(aliases: tuple[str, ...] | UnsetType, gone: str) -> tuple[str, ...]:
+    return () if aliases is UNSET else tuple(alias for alias in aliases if alias != gone)
 
 
 def _time(time_ns: int) -> str | UnsetType:

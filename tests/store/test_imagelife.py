@@ -34,6 +34,7 @@ from imagestore.model import (
     VolumeRequest,
 )
 from imagestore.pools.directory.driver import open_directory_pool
+from imagestore.service import METHODS_BY_NAME, Caller
 from imagestore.store import Store, Surroundings
 from tests.imageservice import ImageService, answer
 from tests.store.conftest import MIB, Run, raw_image, running
@@ -147,6 +148,26 @@ async def test_an_image_that_an_alias_names_is_not_deleted(served: Run) -> None:
         await store.remove_image_alias(AliasRequest(alias="stable"))
         await store.delete_image(DEB)
         assert await listed(store) == []
+
+
+async def test_with_a_key_the_first_answer_is_given_again(served: Run) -> None:
+    async with served() as store:
+        snapshot, _ = await snapshotted(store)
+        asked = [
+            ("SetImageAlias", AliasRequest(alias="stable", id="deb")),
+            ("RemoveImageAlias", AliasRequest(alias="stable")),
+            ("PublishImage", PublishRequest(id="gold", snapshot=snapshot)),
+            ("DeleteImage", ImageRequest(id="deb", whenUnused=True)),
+        ]
+        first = {}
+        for method, request in asked:
+            caller = Caller(key=method)
+            first[method] = await store.call(METHODS_BY_NAME[method], request, caller)
+            assert await store.call(METHODS_BY_NAME[method], request, caller) == first[method]
+    async with served() as store:
+        for method, request in asked[1:]:
+            assert await store.call(METHODS_BY_NAME[method], request, Caller(key=method)) == first[method]
+        assert await listed(store) == ["gold"]
 
 
 # --- what is known of an image -------------------------------------------------------------
