@@ -66,6 +66,7 @@ from imagestore.methods import Actors, Methods
 from imagestore.pools.base import Mark, PoolDriver
 from imagestore.pools.directory.driver import open_directory_pool
 from imagestore.service import Readiness
+from imagestore.supervisor import Supervisor
 
 _log = logging.getLogger(__name__)
 
@@ -426,7 +427,7 @@ async def serve(config: Config, *, task_status: trio.TaskStatus[str] = trio.TASK
 
     Raises what :meth:`Store.run` and ``serve_http`` raise.
     """
-    store = create(config)
+    store, supervisor = create(config), Supervisor()
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as root:
             async with trio.open_nursery() as front:
@@ -434,7 +435,10 @@ async def serve(config: Config, *, task_status: trio.TaskStatus[str] = trio.TASK
                 root.start_soon(_stop_at_signal, signals, store, config)
                 await root.start(store.run)
                 shown = f"[{host}]" if ":" in host else host
+                supervisor.tell("READY=1", f"STATUS=serving {config.pool}")
+                root.start_soon(supervisor.keep_watchdog)
                 task_status.started(f"http://{shown}:{port}")
+            supervisor.tell("STOPPING=1")
             await store.destroy()
             root.cancel_scope.cancel(reason="the store has stopped")
 
