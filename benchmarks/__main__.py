@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from benchmarks.rows import Row, table
 
-MODULES = ("journal", "streams", "store")
+MODULES = ("journal", "streams", "images", "store")
 """Those that run anywhere; ``zfs`` needs OpenZFS and is given by name."""
 
 ALL_MODULES = (*MODULES, "zfs")
