@@ -95,6 +95,11 @@ class Entry(Struct, kw_only=True, eq=False):
     done: trio.Event | None = None
 
     @property
+    def is_waiting(self) -> bool:
+        """Whether it can still be taken out of where it waits."""
+        return self.status == "queued" and not (self.scope is None and self.refuse is None)
+
+    @property
     def has_ended(self) -> bool:
         return self.status not in ("queued", "running")
 
@@ -208,7 +213,7 @@ class History:
 
     def cancel(self, entry: Entry) -> None:
         """Cancel what was not accepted yet. Raises TooLate."""
-        if entry.status != "queued" or (entry.scope is None and entry.refuse is None):
+        if not entry.is_waiting:
             raise too_late(entry)
         if entry.scope is not None:
             entry.scope.cancel(reason="the operation was cancelled")

@@ -24,7 +24,7 @@ from imagestore.actors.archive import Archive
 from imagestore.actors.base import Reply
 from imagestore.actors.history import History, Receipt
 from imagestore.errors import JournalError, KeyReused, Stopping, TemporarilyUnavailable
-from imagestore.events.catalogue import Envelope, Event, OperationFinished
+from imagestore.events.catalogue import Envelope, OperationFinished
 
 DAY_NS = 86_400 * 1_000_000_000
 KEPT_NS = 7 * DAY_NS
@@ -70,10 +70,10 @@ class _Claim(Struct, kw_only=True, eq=False):
     receipt: Receipt | None = None
 
 
-def was_undone(event: Event) -> bool:
-    """Whether an operation that ended so was cut short by the end of its life, and undone: nobody was
-    told of any outcome, and nothing is left of it."""
-    return isinstance(event, OperationFinished) and event.error_type == INTERRUPTED and not event.left_behind
+def was_undone(finished: OperationFinished) -> bool:
+    """Whether the operation was cut short by the end of its life, and undone: nobody was told of any
+    outcome, and nothing is left of it."""
+    return finished.error_type == INTERRUPTED and not finished.left_behind
 
 
 class Keys:
@@ -120,7 +120,13 @@ class Keys:
         return claim.reply
 
     def claim(
-        self, key: Key, receipt: Receipt, perform: _Perform, again: _Again
+        self,
+        key: Key,
+        receipt: Receipt,
+        perform: _Perform,
+        again: _Again,
+        *,
+        frees: Callable[[OperationFinished], bool] = was_undone,
     ) -> tuple[Reply[Struct], Receipt]:
         """Begin the request, or join it: where its answer comes, and who is told of its operation.
 
@@ -129,6 +135,7 @@ class Keys:
             receipt: told of the operation if this is the first to come.
             perform: carries the request out.
             again: makes the answer, or raises the failure, of an operation that ended, from its events.
+            frees: whether an end frees the key.
 
         Raises:
             KeyReused: the key stands for another request, in flight.
@@ -147,7 +154,8 @@ class Keys:
                 return await perform()
             receipt.operation = operation
             events = await self._ended(operation)
-            if was_undone(events[-1].event):
+            finished = events[-1].event
+            if isinstance(finished, OperationFinished) and frees(finished):
                 return await perform()
             receipt.accepted.set()
             return await again(events)

@@ -40,7 +40,14 @@ from imagestore.errors import (
     ReadOnly,
     TemporarilyUnavailable,
 )
-from imagestore.events.catalogue import Envelope, Event, OperationFinished, OperationStarted
+from imagestore.events.catalogue import (
+    DatasetCreated,
+    Envelope,
+    Event,
+    OperationFinished,
+    OperationStarted,
+    ReceiveIntent,
+)
 from imagestore.events.journal import Entry
 from imagestore.events.settings import Failure
 from imagestore.events.state import State
@@ -225,12 +232,20 @@ class Operations:
 
     async def finish(self, operation: str, happened: Sequence[Event], *, principal: str) -> None:
         """Make facts and success durable, in one batch."""
-        record = self.state.operations.get(operation)
-        wanted = record.answer if record is not None else ()
-        answer = tuple(map(shown, named(self.zpool.view, wanted)))
+        answer = tuple(map(shown, named(self.zpool.view, self._to_be_shown(operation, happened))))
         await self.conclude(
             operation, (*happened, OperationFinished(outcome="succeeded", answer=answer)), principal
         )
+
+    def _to_be_shown(self, operation: str, happened: Sequence[Event]) -> Sequence[str]:
+        """The datasets that the answer shows, if it may have to be given again."""
+        record = self.state.operations.get(operation)
+        if record is None or not record.key:
+            return ()
+        if not isinstance(record.intent, ReceiveIntent):
+            return record.answer
+        came = [e.name for e in happened if isinstance(e, DatasetCreated) and e.kind == "snapshot"]
+        return (record.intent.name, *came)
 
     async def fail(
         self, operation: str, error: ImageStoreError, *, principal: str, happened: Sequence[Event] = ()

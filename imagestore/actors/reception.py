@@ -44,7 +44,7 @@ async def receive(upload: Upload, operations: Operations) -> tuple[Dataset, ...]
     """
     async with aclosing(_unpacked(upload)) as pieces:
         heading, start = await _heading(pieces)
-        operation = operations.new_id()
+        operation = upload.operation or operations.new_id()
         intent = judge(upload.order, heading, operation, operations.state, operations.zpool.view)
         plan = Plan(method=METHOD, subject=intent.name, intent=intent, force=upload.order.force)
         await operations.begin(operation, plan, principal=upload.principal)

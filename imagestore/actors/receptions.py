@@ -34,8 +34,8 @@ class Receptions:
     def close(self) -> None:
         self._closing.set()
 
-    def begin_nowait(self, order: Order, principal: str) -> Upload:
-        """Begin a reception. Its bytes go into what is returned.
+    def begin_nowait(self, order: Order, principal: str, operation: str = "") -> Upload:
+        """Begin a reception. Its bytes go into what is returned; ``operation`` is its id if it has one.
 
         Raises:
             NotValid, NotVolume, AlreadyExists: whatever comes, it cannot go there.
@@ -50,7 +50,7 @@ class Receptions:
             raise Blocked(f"dataset is being received: {order.name}", blockers=(order.name,))
         if len(self._names) >= self._most:
             raise TemporarilyUnavailable(detail=f"{self._most} streams are being received")
-        upload = Upload(order, principal)
+        upload = Upload(order, principal, operation)
         self._names.add(order.name)
         self._nursery.start_soon(self._live, upload)
         return upload
@@ -61,15 +61,19 @@ class Receptions:
         An error of imagestore is the answer.  Anything else ends the process:
         it may have struck between intent and outcome.
         """
+        refused: ImageStoreError | None = None
         try:
             rows = await receive(upload, self._operations)
         except ImageStoreError as error:
+            refused = error
             upload.reply.fail(error)
         except trio.Cancelled:
-            upload.reply.fail(Stopping())
+            refused = Stopping()
+            upload.reply.fail(refused)
             raise
         else:
             upload.reply.put(rows)
         finally:
             self._names.discard(upload.order.name)
             upload.batches.close()
+            self._operations.history.conclude(upload.operation, refused)

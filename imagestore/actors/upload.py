@@ -18,8 +18,9 @@ BATCH_BYTES = 512 << 10
 class Upload:
     """What a reader holds.  ``batches`` is the receiver's end."""
 
-    def __init__(self, order: Order, principal: str) -> None:
+    def __init__(self, order: Order, principal: str, operation: str = "") -> None:
         self.order = order
+        self.operation = operation
         self.principal = principal
         self.reply: Reply[tuple[Dataset, ...]] = Reply()
         self.is_whole = False

@@ -16,16 +16,17 @@ from urllib.parse import parse_qs
 import msgspec
 import trio
 from hypercorn.typing import ASGIReceiveCallable
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from imagestore.errors import ImageStoreError, InvalidArgument
 from imagestore.http.answer import JSON_TYPE, NOSNIFF, Answer
 from imagestore.http.exchange import Exchange
 from imagestore.http.incidents import one_line, report_incident
+from imagestore.http.rpc import Refusal, asking, with_receipt
 from imagestore.http.settings import HttpSettings
 from imagestore.http.shims import BodyTooSlow, ClientGone
 from imagestore.model import ReceiveRequest, UploadRequest
-from imagestore.service import Service, Upload
+from imagestore.service import Caller, Receipt, Service, Upload
 
 PATH = "/volumes/receive"
 IMAGE_PATH = "/images/upload"
@@ -83,22 +84,30 @@ async def serve_upload(
 ) -> None:
     """Take in the body that comes, and answer with what it has become."""
     body = PacedBody(receive, settings)
+    receipt = Receipt()
     try:
-        answer = await _answer(service, exchange, body, settings)
+        caller = structs.replace(asking(exchange.caller, exchange.headers), receipt=receipt, no_wait=False)
+        answer = await _answer(service, exchange, caller, body, settings)
+    except Refusal as refusal:
+        answer = problem(refusal.status, str(refusal))
     except ClientGone:
         return
+    if receipt.operation:
+        answer = with_receipt(answer, receipt)
     if body.at_end:
         await exchange.answer(answer)
     else:
         await exchange.refuse_body(answer, receive)
 
 
-async def _answer(service: Service, exchange: Exchange, body: "PacedBody", settings: HttpSettings) -> Answer:
+async def _answer(
+    service: Service, exchange: Exchange, caller: Caller, body: "PacedBody", settings: HttpSettings
+) -> Answer:
     """Raises ClientGone."""
     if exchange.method not in ("POST", "PUT"):
         return problem(405, "POST method required")
     try:
-        async with _opened(service, exchange) as upload:
+        async with _opened(service, exchange, caller) as upload:
             while (piece := await body.next_piece()) is not None:
                 await upload.feed(piece)
             response = await upload.finish()
@@ -115,12 +124,14 @@ async def _answer(service: Service, exchange: Exchange, body: "PacedBody", setti
     return Answer(status=200, headers=(JSON_TYPE, NOSNIFF), body=msgspec.json.encode(response))
 
 
-def _opened(service: Service, exchange: Exchange) -> AbstractAsyncContextManager[Upload[Struct]]:
+def _opened(
+    service: Service, exchange: Exchange, caller: Caller
+) -> AbstractAsyncContextManager[Upload[Struct]]:
     """Where the body goes. Raises InvalidArgument."""
     if exchange.path == IMAGE_PATH:
         request = read_upload_request(exchange.query)
-        return service.upload_image(request, exchange.caller, content_length=exchange.declared_bytes)
-    return service.receive(read_receive_request(exchange.query), exchange.caller)
+        return service.upload_image(request, caller, content_length=exchange.declared_bytes)
+    return service.receive(read_receive_request(exchange.query), caller)
 
 
 class PacedBody:

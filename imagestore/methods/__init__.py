@@ -14,6 +14,7 @@ from imagestore.methods.feed import FeedMethods
 from imagestore.methods.guests import GuestMethods
 from imagestore.methods.imagelife import ImageLifeMethods
 from imagestore.methods.imageuploads import ImageUploadMethods
+from imagestore.methods.keyeduploads import KeyedUploadMethods
 from imagestore.methods.streams import StreamMethods
 from imagestore.methods.volumes import VolumeMethods
 
@@ -21,6 +22,7 @@ __all__ = ["Actors", "Methods"]
 
 
 class Methods(
+    KeyedUploadMethods,
     CallMethods,
     ImageLifeMethods,
     ImageUploadMethods,

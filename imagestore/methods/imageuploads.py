@@ -11,7 +11,7 @@ from imagestore.actors.origin import UPLOAD, Origin
 from imagestore.errors import ImageStoreError, InvalidArgument
 from imagestore.methods.images import ImageMethods
 from imagestore.model import ImageRequest, ImageResponse, UploadRequest
-from imagestore.service import LOCAL, Caller
+from imagestore.service import LOCAL, Caller, Upload
 from imagestore.streams.sums import check_sha256
 
 
@@ -21,7 +21,7 @@ class ImageUploadMethods(ImageMethods):
     @asynccontextmanager
     async def upload_image(
         self, request: UploadRequest, caller: Caller = LOCAL, *, content_length: int | None = None
-    ) -> AsyncIterator["_Upload"]:
+    ) -> AsyncIterator[Upload[ImageResponse]]:
         """See ``imagestore.service.Service.upload_image``."""
         if not request.id:
             raise InvalidArgument("need id")

@@ -130,7 +130,7 @@ class OperationMethods(Addressing):
             phase=fetch.status if fetch is not None else "",
             progress=UNSET if progress is None else progress,
             rate=UNSET if progress is None else self._rate(entry, progress),
-            cancellable=entry.status == "queued" or (fetch is not None and not fetch.is_publishing),
+            cancellable=entry.is_waiting or (fetch is not None and not fetch.is_publishing),
             queued=_time(entry.queued_ns),
             started=_time(entry.started_ns),
             finished=_time(entry.finished_ns),

@@ -11,6 +11,7 @@ from imagestore.actors.incoming import Order
 from imagestore.actors.incremental import base_of
 from imagestore.actors.plans import is_guest
 from imagestore.errors import (
+    ImageStoreError,
     InvalidArgument,
     NotFound,
     NotVolume,
@@ -135,7 +136,12 @@ class StreamMethods(SnapshotMethods):
         if not request.id:
             raise InvalidArgument("need an id")
         order = Order(name=self._resolve(request.id), force=request.force)
-        upload = self._running().receptions.begin_nowait(order, caller.principal)
+        operation = self._queued("ReceiveVolume", order.name, caller)
+        try:
+            upload = self._running().receptions.begin_nowait(order, caller.principal, operation)
+        except ImageStoreError:
+            self._running().operations.history.drop(operation)
+            raise
         try:
             yield _Upload(self, upload)
         finally:

@@ -82,3 +82,43 @@ async def test_an_error_of_version_2_names_its_operation(run: Run, service: Imag
         assert json.loads(other.body)["error"]["code"] == -32008
         refused = await ask(wire, "GetVolume", {"id": "none"}, version="2.0")
         assert "operation" not in json.loads(refused.body)["error"]["data"]
+
+
+async def send_stream(address: tuple[str, int], path: str, body: bytes, key: str) -> Reply:
+    """On a connection of its own: a body that is refused ends it."""
+    async with await Wire.open(address) as wire:
+        return await wire.ask("POST", path, {"Idempotency-Key": key}, body)
+
+
+async def test_an_upload_is_taken_in_once(run: Run) -> None:
+    async with served(run) as (_, address), await Wire.open(address) as wire:
+        await ask(wire, "CreateVolume", {"id": "a", "size": 1})
+        await ask(wire, "CreateSnapshot", {"id": "a", "dest": "monday"})
+        stream = (await wire.ask("GET", "/snapshots/download?id=a@monday")).body
+        first = await send_stream(address, "/volumes/receive?id=b", stream, "k")
+        assert first.status == 200
+        again = await send_stream(address, "/volumes/receive?id=b", stream, "k")
+        assert (again.status, again.body) == (200, first.body)
+        assert again.headers["imagestore-operation"] == first.headers["imagestore-operation"]
+        other = await send_stream(address, "/volumes/receive?id=c", stream, "k")
+        assert (other.status, json.loads(other.body)["error"]) == (422, "KeyReused")
+        twice = await send_stream(address, "/volumes/receive?id=b", stream, "other")
+        assert twice.status == 409, "without the key it is another upload, onto what is there"
+    async with served(run) as (_, address), await Wire.open(address) as wire:
+        assert (await send_stream(address, "/volumes/receive?id=b", stream, "k")).body == first.body
+
+
+async def test_an_upload_that_failed_frees_its_key(run: Run) -> None:
+    async with served(run) as (_, address), await Wire.open(address) as wire:
+        body = raw_image()
+        failed = await send_stream(address, f"/images/upload?id=golden&sha256={'0' * 64}", body, "k")
+        assert failed.status == 422
+        again = await send_stream(address, f"/images/upload?id=golden&sha256={'0' * 64}", body, "k")
+        assert again.status == 422
+        assert again.headers["imagestore-operation"] != failed.headers["imagestore-operation"]
+        right = await send_stream(address, "/images/upload?id=golden", body, "l")
+        assert right.status == 200
+        assert (await send_stream(address, "/images/upload?id=golden", body, "l")).body == right.body
+        operation = right.headers["imagestore-operation"]
+        shown = json.loads((await ask(wire, "GetOperation", {"id": operation})).body)["result"]
+        assert shown["operations"][0]["status"] == "succeeded"
