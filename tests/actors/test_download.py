@@ -1,5 +1,6 @@
 """The one HTTP exchange: TLS, redirects, and what is left when a reader stops midway."""
 
+import socket
 import ssl
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +12,7 @@ from imagestore.actors import download
 from imagestore.actors.download import Timeouts, opened, redirected
 from imagestore.actors.imageservice import CannotReach, MayPass
 from imagestore.errors import FetchFailed
+from imagestore.guard import parse_allowed
 from tests.imageservice import ImageService, answer, endless, head, redirect, sends
 
 TIMEOUTS = Timeouts(connect=5.0, stall=5.0)
@@ -182,3 +184,58 @@ def test_a_redirect_to_plain_http_is_refused_where_https_was_asked_for() -> None
     assert redirected("https://a/x", "//b/y") == "https://b/y"
     with pytest.raises(FetchFailed, match="a redirects from https to http"):
         redirected("https://a/x", "http://a/x")
+
+
+# --- who may be asked -------------------------------------------------------------------
+
+
+class Changing(trio.abc.HostnameResolver):
+    """A DNS that answers otherwise each time, as one does that means harm."""
+
+    def __init__(self, *answers: list[str]) -> None:
+        self.answers = list(answers)
+        self.asked = 0
+
+    async def getaddrinfo(  # type: ignore[override]  # the base class's types are those of socket, with enums
+        self,
+        host: bytes | None,
+        port: bytes | str | int | None,
+        family: int = 0,
+        type: int = 0,  # noqa: A002 (as in the base class)
+        proto: int = 0,
+        flags: int = 0,
+    ) -> list[tuple[int, int, int, str, tuple[str, int]]]:
+        self.asked += 1
+        found = self.answers.pop(0)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, int(port or 0))) for address in found]
+
+    async def getnameinfo(self, sockaddr: object, flags: int) -> tuple[str, str]:
+        raise NotImplementedError
+
+
+async def test_what_was_checked_is_what_is_connected_to_whatever_the_dns_says_later(
+    service: ImageService,
+) -> None:
+    dns = Changing(["127.0.0.1"], ["127.0.0.2"])
+    trio.socket.set_custom_hostname_resolver(dns)
+    service.on("/", answer(b"here"))
+    guard = parse_allowed("127.0.0.1/32")
+    async with opened(
+        f"http://mirror.example:{service.port}/", TIMEOUTS, check_address=guard.check
+    ) as response:
+        assert b"".join([bytes(piece) async for piece in response.body]) == b"here"
+    assert dns.asked == 1
+
+
+async def test_a_host_with_one_private_address_is_not_asked_at_the_others_either(
+    service: ImageService,
+) -> None:
+    trio.socket.set_custom_hostname_resolver(Changing(["127.0.0.1", "10.0.0.1"]))
+    with pytest.raises(FetchFailed, match=r"mirror\.example is in a private network \(10\.0\.0\.1\)"):
+        async with opened(
+            f"http://mirror.example:{service.port}/",
+            TIMEOUTS,
+            check_address=parse_allowed("127.0.0.1/32").check,
+        ):
+            raise AssertionError
+    assert service.requests == []
