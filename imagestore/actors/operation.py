@@ -32,6 +32,7 @@ from imagestore.actors.history import History
 from imagestore.actors.plans import Plan, Settled
 from imagestore.actors.zpool import ZpoolActor
 from imagestore.errors import (
+    Cancelled,
     ImageStoreError,
     InUse,
     JournalError,
@@ -256,7 +257,11 @@ class Operations:
         """
         if isinstance(error, PoolStuck):
             raise self._leave_open(operation, f"the outcome of {operation} is not known: {error}") from error
-        finished = OperationFinished(outcome="failed", error=str(error), error_type=type(error).__name__)
+        finished = OperationFinished(
+            outcome="cancelled" if isinstance(error, Cancelled) else "failed",
+            error=str(error),
+            error_type=type(error).__name__,
+        )
         await self.conclude(operation, (*happened, finished), principal)
 
     async def conclude(self, operation: str, events: Sequence[Event], principal: str) -> None:

@@ -24,7 +24,7 @@ from imagestore.actors.base import NO_DEADLINE, Mailbox, Reply, check_deadline
 from imagestore.actors.claims import Claim, ClaimTable
 from imagestore.actors.ledger import Ledger
 from imagestore.actors.view import View
-from imagestore.errors import DeadlineExceeded, ImageStoreError, NotFound, Stopping
+from imagestore.errors import Cancelled, DeadlineExceeded, ImageStoreError, NotFound, Stopping
 from imagestore.pools.base import Creation, Dataset, NewFilesystem, PoolDriver, Retagging, Space, Tags, Target
 from imagestore.timings import Timings
 
@@ -117,6 +117,15 @@ class Execute(Struct, frozen=True, kw_only=True):
 Message = ClaimRequest | Reserve | Execute
 
 
+class Copying:
+    """A copy under way: how much of the stream has been taken in, the scope that ends it, and as what."""
+
+    def __init__(self) -> None:
+        self.done_bytes = 0
+        self.refusal: ImageStoreError = Cancelled()
+        self.scope = trio.CancelScope()
+
+
 class ZpoolActor:
     """See the module. Start it with ``await nursery.start(zpool.run)``."""
 
@@ -141,7 +150,7 @@ class ZpoolActor:
         self._claimants: dict[str, Reply[None]] = {}
         self._slots = trio.CapacityLimiter(concurrency)
         self._copies = trio.CapacityLimiter(COPIES)
-        self._copying: set[trio.CancelScope] = set()
+        self._copying: dict[str, Copying] = {}
         self._broken_off = False
         self._refresh_seconds = refresh_seconds
         self._generation = -1
@@ -172,8 +181,13 @@ class ZpoolActor:
     def break_off(self) -> None:
         """End the copies under way, and begin no others: they take minutes, and nothing of them is kept."""
         self._broken_off = True
-        for scope in self._copying:
-            scope.cancel(reason="the store is shutting down")
+        for copying in self._copying.values():
+            copying.refusal = Stopping()
+            copying.scope.cancel(reason="the store is shutting down")
+
+    def copying(self, operation: str) -> "Copying | None":
+        """The copy that the operation is making, for reads of its progress, and to end it by its scope."""
+        return self._copying.get(operation)
 
     def _dispatch(self, message: Message, nursery: trio.Nursery) -> None:
         match message:
@@ -287,11 +301,11 @@ class ZpoolActor:
             self.view.remove(row.name for row in staged)
 
     async def _copy(self, command: Publish) -> Sequence[Dataset]:
-        """Send the snapshot to ourselves, checked like any stream. Raises Stopping once :meth:`break_off`."""
-        with trio.CancelScope() as scope:
-            if self._broken_off:
-                raise Stopping
-            self._copying.add(scope)
+        """Send the snapshot to ourselves, checked like any stream. Raises Stopping or Cancelled, too."""
+        if self._broken_off:
+            raise Stopping
+        copying = self._copying[command.tags.op] = Copying()
+        with copying.scope:
             try:
                 async with (
                     self.driver.send(command.snapshot) as pieces,
@@ -301,10 +315,11 @@ class ZpoolActor:
                 ):
                     async for piece in pieces:
                         await receiver.feed(piece)
+                        copying.done_bytes += len(piece)
                     return await receiver.finish()
             finally:
-                self._copying.discard(scope)
-        raise Stopping
+                del self._copying[command.tags.op]
+        raise copying.refusal
 
     async def _adopt(self, command: Adopt) -> Sequence[Dataset]:
         made = await self.driver.create(command.parents) if command.parents else ()

@@ -77,13 +77,15 @@ class OperationMethods(Addressing):
         return OperationResponse(operations=(self._operation(entry, whole=True),))
 
     async def cancel_operation(self, request: OperationRequest, caller: Caller = LOCAL) -> OperationResponse:
-        """Cancel what is queued or being fetched; answered when it has ended. Again is harmless."""
+        """Cancel what is queued, fetched or copied; answered when it has ended. Again is harmless."""
         entry = await self._entry(request.id)
         actors = self._running()
         if entry.status == "cancelled":
             return OperationResponse(operations=(self._operation(entry, whole=True),))
         if entry.status == "queued":
             actors.operations.history.cancel(entry)
+        elif (copying := actors.zpool.copying(entry.id)) is not None:
+            copying.scope.cancel(reason="the operation was cancelled")
         elif entry.has_ended or not actors.fetcher.cancel(entry.id, caller.principal):
             raise too_late(entry)
         await actors.operations.history.wait_ended(entry)
@@ -121,16 +123,21 @@ class OperationMethods(Addressing):
     def _operation(self, entry: Entry, *, whole: bool = False) -> Operation:
         fetch = self._fetch(entry)
         progress = fetch.progress if fetch is not None else None
+        copying = self._running().zpool.copying(entry.id)
+        if copying is not None:
+            progress = Progress(done_bytes=copying.done_bytes)
         operation = Operation(
             id=entry.id,
             method=entry.method,
             subject=self._full(entry.subject) if entry.subject else "",
             who=entry.principal,
             status=entry.status,
-            phase=fetch.status if fetch is not None else "",
+            phase=fetch.status if fetch is not None else "copying" if copying is not None else "",
             progress=UNSET if progress is None else progress,
             rate=UNSET if progress is None else self._rate(entry, progress),
-            cancellable=entry.is_waiting or (fetch is not None and not fetch.is_publishing),
+            cancellable=entry.is_waiting
+            or copying is not None
+            or (fetch is not None and not fetch.is_publishing),
             queued=_time(entry.queued_ns),
             started=_time(entry.started_ns),
             finished=_time(entry.finished_ns),

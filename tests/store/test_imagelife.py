@@ -11,7 +11,15 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from imagestore.config import Config
-from imagestore.errors import AlreadyExists, Blocked, HasClones, InvalidArgument, NotFound, Stopping
+from imagestore.errors import (
+    AlreadyExists,
+    Blocked,
+    Cancelled,
+    HasClones,
+    InvalidArgument,
+    NotFound,
+    Stopping,
+)
 from imagestore.events import reader
 from imagestore.events.catalogue import (
     Envelope,
@@ -28,6 +36,7 @@ from imagestore.model import (
     GuestRequest,
     Image,
     ImageRequest,
+    OperationRequest,
     PublishRequest,
     SnapshotRequest,
     UploadRequest,
@@ -196,7 +205,7 @@ async def test_an_old_clients_answers_are_what_they_were(served: Run) -> None:
     async with served() as store:
         await store.request_image(DEB)
         (image,) = (await store.get_image(DEB)).images
-        assert (image.sha256, image.clones, image.retired, image.size_bytes) == (UNSET,) * 4
+        assert (image.aliases, image.clones, image.retired, image.size_bytes) == (UNSET,) * 4
 
 
 # --- deleted when unused -------------------------------------------------------------------
@@ -376,6 +385,30 @@ async def test_a_store_that_stops_breaks_a_publication_off_and_leaves_nothing(
     async with served() as store:
         assert await listed(store) == ["deb"]
         assert len((await store.list_volumes(VolumeRequest())).volumes) == 2
+
+
+async def test_a_publication_can_be_cancelled_while_it_copies(served: Run, config: Config) -> None:
+    async with served() as store:
+        snapshot, _ = await snapshotted(store)
+        async with trio.open_nursery() as nursery:
+
+            async def publish() -> None:
+                with pytest.raises(Cancelled):
+                    await store.publish_image(PublishRequest(id="gold", snapshot=snapshot))
+
+            nursery.start_soon(publish)
+            zpool = store._running().zpool
+            while not any(zpool.copying(operation.id) for operation in operations_of(store)):
+                await trio.lowlevel.checkpoint()
+            request = OperationRequest(id=operations_of(store)[0].id)
+            (told,) = (await store.get_operation(request)).operations
+            assert (told.method, told.phase, told.cancellable) == ("PublishImage", "copying", True)
+            (ended,) = (await store.cancel_operation(request)).operations
+            assert ended.status == "cancelled"
+        assert await listed(store) == ["deb"]
+        await store.publish_image(PublishRequest(id="gold", snapshot=snapshot))
+    outcomes = [e.event.outcome for e in events(config) if isinstance(e.event, OperationFinished)]
+    assert outcomes[-2:] == ["cancelled", "succeeded"]
 
 
 def operations_of(store: Store) -> Sequence[OperationRecord]:
