@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from imagestore import names
 from imagestore.actors.base import deadline_in
 from imagestore.actors.fetcher import RequestImage
+from imagestore.actors.imagedecisions import check_free_id
 from imagestore.actors.imageupload import ImageUpload
 from imagestore.actors.origin import UPLOAD, Origin
 from imagestore.errors import ImageStoreError, InvalidArgument
@@ -27,6 +28,8 @@ class ImageUploadMethods(ImageMethods):
             raise InvalidArgument("need id")
         names.check_image_id(request.id)
         self._check_type(request.type)
+        check_free_id(request.id, self._running().operations.state)
+        origin = Origin(source=UPLOAD, sha256=check_sha256(request.sha256) if request.sha256 else "")
         upload = ImageUpload(content_length)
         operation = self._queued("RequestImage", names.image(request.id), caller, upload.reply.fail)
         message = RequestImage(
@@ -35,7 +38,7 @@ class ImageUploadMethods(ImageMethods):
             principal=caller.principal,
             deadline=deadline_in(caller.timeout),
             reply=upload.reply,
-            origin=Origin(source=UPLOAD, sha256=check_sha256(request.sha256) if request.sha256 else ""),
+            origin=origin,
             upload=upload,
             operation=operation,
         )

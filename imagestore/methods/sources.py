@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from imagestore import names
 from imagestore.actors.commands import RegisterSource, RemoveSource
+from imagestore.actors.imagedecisions import check_free_id
 from imagestore.actors.listedsums import SumsReader
 from imagestore.actors.origin import SERVICE, Origin
 from imagestore.actors.plans import complete_image
@@ -49,6 +50,7 @@ class SourceMethods(Addressing):
         if not request.id:
             raise InvalidArgument("need id")
         names.check_image_id(request.id)
+        check_free_id(request.id, self._running().operations.state)
         source = checked(request.source, request.sha256, request.sums)
         check_reachable(source.address, self._sums.check_address)
         await self._register(request.id, source, caller, may_replace=False)

@@ -20,7 +20,16 @@ from imagestore.errors import (
     NotFound,
 )
 from imagestore.events import reader
-from imagestore.model import Image, ImageRequest, Source, SourceRequest, UploadRequest, VolumeRequest
+from imagestore.model import (
+    AliasRequest,
+    Image,
+    ImageRequest,
+    OperationRequest,
+    Source,
+    SourceRequest,
+    UploadRequest,
+    VolumeRequest,
+)
 from imagestore.store import Store, create
 from tests.imageservice import ImageService, answer, redirect
 from tests.store.conftest import Run, raw_image
@@ -239,6 +248,22 @@ async def test_two_uploads_of_one_image_do_not_mix(store: Store) -> None:
         with pytest.raises(Blocked, match="image is being fetched: deb"):
             await send(store, RAW)
         assert (await first.finish()).images[0].status == "complete"
+
+
+async def test_an_alias_is_no_id_of_an_image_of_its_own(store: Store) -> None:
+    await send(store, RAW)
+    await store.set_image_alias(AliasRequest(alias="stable", id="deb"))
+    with pytest.raises(AlreadyExists, match="alias already exists: stable"):
+        async with store.upload_image(UploadRequest(id="stable")):
+            raise AssertionError
+    with pytest.raises(AlreadyExists, match="alias already exists: stable"):
+        await store.register_source(SourceRequest(id="stable", source="https://cloud.example/x"))
+
+
+async def test_an_upload_with_a_digest_that_is_none_is_refused_at_once(store: Store) -> None:
+    with pytest.raises(InvalidArgument, match="64 hexadecimal digits"):
+        await send(store, RAW, sha256="abc")
+    assert (await store.list_operations(OperationRequest(of="RequestImage"))).operations == ()
 
 
 @pytest.mark.parametrize(("request_", "error"), [({"id": ""}, "need id"), ({"id": "../x"}, "not a valid")])
