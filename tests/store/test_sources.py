@@ -18,6 +18,7 @@ from imagestore.errors import (
     FetchFailed,
     InvalidArgument,
     NotFound,
+    Stopping,
 )
 from imagestore.events import reader
 from imagestore.model import (
@@ -234,12 +235,32 @@ async def test_an_upload_that_breaks_off_leaves_nothing_and_the_next_starts_clea
 ) -> None:
     async with store.upload_image(UploadRequest(id="deb")) as upload:
         await upload.feed(RAW[: 1 << 20])
-    with trio.fail_after(10):
-        while (image := (await store.get_image(ImageRequest(id="deb"))).images[0]).status != "error":
-            await trio.lowlevel.checkpoint()
-    assert "broke off" in str(image.reason)
+    assert "broke off" in str((await until_settled(store)).reason)
     assert (await send(store, RAW)).status == "complete"
     assert content(config) == RAW
+
+
+async def test_an_upload_does_not_go_on_in_another_life_and_says_so(run: Run, config: Config) -> None:
+    async with run() as store:
+        async with store.upload_image(UploadRequest(id="deb")) as upload:
+            await upload.feed(RAW[: 1 << 20])
+            await store.destroy()
+            with pytest.raises(Stopping):
+                await upload.finish()
+    async with run() as store:
+        image = await until_settled(store)
+        assert image.status == "error"
+        assert "broken off by a restart of the store" in str(image.reason)
+        assert (await send(store, RAW)).status == "complete"
+
+
+async def until_settled(store: Store) -> Image:
+    with trio.fail_after(10):
+        while True:
+            (image,) = (await store.get_image(ImageRequest(id="deb"))).images
+            if image.status in {"error", "complete"}:
+                return image
+            await trio.lowlevel.checkpoint()
 
 
 async def test_two_uploads_of_one_image_do_not_mix(store: Store) -> None:
