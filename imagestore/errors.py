@@ -218,6 +218,44 @@ class KeyReused(ImageStoreError):
     text = "idempotency key stands for another request"
 
 
+# --- who may do what -------------------------------------------------------
+
+
+class Unauthenticated(ImageStoreError):
+    """Nobody that the store knows asks: no token or certificate, or one that is not, or no longer, good."""
+
+    code = -32050
+    http_status = 401
+    exit_code = 13
+    text = "a token or a client certificate is needed"
+
+
+class Forbidden(ImageStoreError):
+    """The caller is known, and its role does not allow it."""
+
+    code = -32051
+    http_status = 403
+    exit_code = 14
+    text = "permission denied"
+
+    @classmethod
+    def lacking(cls, principal: str, has: str, what: str, needed: str) -> "Forbidden":
+        return cls(
+            f"permission denied: {what} needs the role {needed}, {principal} is {has}",
+            detail="ask an admin of the store for a token of that role",
+        )
+
+
+class TooManyAttempts(ImageStoreError):
+    """So many tokens from this address were wrong that no other is looked at for a while."""
+
+    code = -32052
+    http_status = 429
+    exit_code = 15
+    retryable = True
+    text = "too many failed attempts from this address"
+
+
 # --- images and streams ----------------------------------------------------
 
 

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
+from imagestore.access import AccessRole
+
 MIB = 1 << 20
 U64_MAX = (1 << 64) - 1
 
@@ -352,3 +354,32 @@ class EventsRequest(Struct, frozen=True, kw_only=True):
     image: str = ""
     who: str = ""
     types: tuple[str, ...] = ()
+
+
+# --- who may ask --------------------------------------------------------------------
+
+
+class TokenRequest(Struct, frozen=True, kw_only=True):
+    """A token: its name, the ``role`` it is to give, its life in seconds (0: until it is revoked)."""
+
+    name: str = ""
+    role: str = ""
+    expiresSeconds: int = 0  # noqa: N815 (as the wire spells its other names)
+
+
+class Token(Struct, frozen=True, kw_only=True):
+    """What is kept of a token; times are RFC 3339 in UTC.  Without ``expires`` it is good until revoked."""
+
+    name: str
+    role: AccessRole
+    created: str
+    createdBy: str  # noqa: N815 (the wire's spelling)
+    expires: str | UnsetType = UNSET
+    expired: bool = False
+
+
+class TokenResponse(Struct, frozen=True, kw_only=True):
+    """``secret`` is the token itself: in the first answer to CreateToken, and nowhere else."""
+
+    tokens: tuple[Token, ...]
+    secret: str | UnsetType = UNSET

@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar
 import trio
 from msgspec import Struct
 
+from imagestore.access import AccessRole
 from imagestore.model import (
     AdoptRequest,
     AdoptResponse,
@@ -35,6 +36,8 @@ from imagestore.model import (
     SnapshotResponse,
     SourceRequest,
     SourceResponse,
+    TokenRequest,
+    TokenResponse,
     UploadRequest,
     VolumeRequest,
     VolumeResponse,
@@ -45,13 +48,22 @@ Request = type[Struct]
 
 
 class Method(Struct, frozen=True, kw_only=True):
-    """One RPC method.  ``attribute`` is the name of the :class:`Service` method."""
+    """One RPC method.  ``attribute`` is the name of the :class:`Service` method.
+
+    ``role`` may call it; None is the rule: readers what changes nothing, operators what does.
+    """
 
     name: str
     attribute: str
     request: Request
     mutates: bool
     also: tuple[str, ...] = ()
+    role: AccessRole | None = None
+
+    @property
+    def needs(self) -> AccessRole:
+        """The least role that may call it, without ``force``."""
+        return self.role or ("operator" if self.mutates else "reader")
 
 
 METHODS: tuple[Method, ...] = (
@@ -92,14 +104,41 @@ METHODS: tuple[Method, ...] = (
         mutates=True,
         also=("DeleteGuestDisks",),
     ),
-    Method(name="AdoptDataset", attribute="adopt_dataset", request=AdoptRequest, mutates=True),
-    Method(name="AdoptOriginal", attribute="adopt_original", request=AdoptRequest, mutates=True),
-    Method(name="ReleaseDataset", attribute="release_dataset", request=ReleaseRequest, mutates=True),
+    Method(
+        name="AdoptDataset",
+        attribute="adopt_dataset",
+        request=AdoptRequest,
+        mutates=True,
+        role="admin",
+    ),
+    Method(
+        name="AdoptOriginal",
+        attribute="adopt_original",
+        request=AdoptRequest,
+        mutates=True,
+        role="admin",
+    ),
+    Method(
+        name="ReleaseDataset",
+        attribute="release_dataset",
+        request=ReleaseRequest,
+        mutates=True,
+        role="admin",
+    ),
     Method(name="GetDrift", attribute="get_drift", request=DriftRequest, mutates=False),
     Method(name="GetOperation", attribute="get_operation", request=OperationRequest, mutates=False),
     Method(name="ListOperations", attribute="list_operations", request=OperationRequest, mutates=False),
     Method(name="WaitOperation", attribute="wait_operation", request=OperationRequest, mutates=False),
-    Method(name="CancelOperation", attribute="cancel_operation", request=OperationRequest, mutates=False),
+    Method(
+        name="CancelOperation",
+        attribute="cancel_operation",
+        request=OperationRequest,
+        mutates=False,
+        role="operator",
+    ),
+    Method(name="CreateToken", attribute="create_token", request=TokenRequest, mutates=True, role="admin"),
+    Method(name="ListTokens", attribute="list_tokens", request=TokenRequest, mutates=False, role="admin"),
+    Method(name="RevokeToken", attribute="revoke_token", request=TokenRequest, mutates=True, role="admin"),
 )
 
 METHODS_BY_NAME: dict[str, Method] = {
@@ -107,6 +146,11 @@ METHODS_BY_NAME: dict[str, Method] = {
 }
 
 SERVICE_NAME = "ImageStore"
+
+
+def needed_role(method: Method, request: Struct) -> AccessRole:
+    """The least role that may ask this of ``method``: overriding a safeguard is the admin's."""
+    return "admin" if getattr(request, "force", False) else method.needs
 
 
 class Receipt:
@@ -132,12 +176,15 @@ class Caller(Struct, frozen=True, kw_only=True):
     """Who asks.  ``principal`` goes into every event; ``timeout`` in seconds bounds
     how long the request may wait to be begun (None: for ever), never the work itself.
 
+    ``role`` is what ``http`` lets it do; the store itself does what it is told.
+
     ``key`` is the idempotency key of a change ("" is none), ``no_wait`` asks
     for the operation, once it is accepted, instead of its answer: both are
     honoured by :meth:`Service.call`.
     """
 
     principal: str = "local"
+    role: AccessRole = "admin"
     timeout: float | None = None
     key: str = ""
     no_wait: bool = False
@@ -149,6 +196,14 @@ LOCAL = Caller()
 
 Received = TypeVar("Received", covariant=True)
 """What an upload is answered with."""
+
+
+class Grant(Struct, frozen=True, kw_only=True):
+    """What a token gives its holder."""
+
+    principal: str
+    role: AccessRole
+    expired: bool = False
 
 
 class Readiness(Struct, frozen=True, kw_only=True):
@@ -229,6 +284,13 @@ class Service(Protocol):
 
     def readiness(self) -> Readiness: ...
 
+    def grant(self, sha256: str) -> Grant | None:
+        """What the token with that SHA-256 (hex) gives; None: there is none.
+
+        Raises TemporarilyUnavailable: the store is not running, and does not know.
+        """
+        ...
+
     async def metrics(self) -> bytes:
         """How it fares, in the text format of Prometheus. Also of a store that does not run; never raises."""
         ...
@@ -285,6 +347,10 @@ class Service(Protocol):
     async def cancel_operation(
         self, request: OperationRequest, caller: Caller = LOCAL
     ) -> OperationResponse: ...
+
+    async def create_token(self, request: TokenRequest, caller: Caller = LOCAL) -> TokenResponse: ...
+    async def list_tokens(self, request: TokenRequest, caller: Caller = LOCAL) -> TokenResponse: ...
+    async def revoke_token(self, request: TokenRequest, caller: Caller = LOCAL) -> TokenResponse: ...
 
     def download(
         self, request: SnapshotRequest, caller: Caller = LOCAL, *, offset: int = 0

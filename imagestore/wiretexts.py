@@ -42,6 +42,10 @@ _EXACT: dict[str, type[errors.ImageStoreError]] = {
 _BEGINNINGS: tuple[tuple[str, type[errors.ImageStoreError]], ...] = (
     ("dataset already exists", errors.AlreadyExists),
     ("operation has ended: ", errors.TooLate),
+    ("permission denied: ", errors.Forbidden),
+    ("token already exists: ", errors.AlreadyExists),
+    ("too many tokens: ", errors.Blocked),
+    ("a token's ", errors.InvalidArgument),
     ("Idempotency-Key must have ", errors.InvalidArgument),
     ("the journal ends at seq ", errors.InvalidArgument),
     ("snapshot has dependent clones: ", errors.HasClones),

@@ -6,6 +6,8 @@ checked and relative.  It is refused or accepted by ``decisions.decide``.
 
 from msgspec import Struct
 
+from imagestore.access import AccessRole
+
 
 class CreateVolume(Struct, frozen=True, kw_only=True):
     """A blank volume of ``size`` bytes, with room for all of them set aside if it is ``thick``."""
@@ -81,6 +83,19 @@ class RemoveSource(Struct, frozen=True, kw_only=True):
     image: str
 
 
+class CreateToken(Struct, frozen=True, kw_only=True):
+    """Give the holder of a token a role.  ``sha256`` is of the token; ``expires_ns`` 0 is never."""
+
+    name: str
+    role: AccessRole
+    sha256: str
+    expires_ns: int = 0
+
+
+class RevokeToken(Struct, frozen=True, kw_only=True):
+    name: str
+
+
 class CreateSnapshot(Struct, frozen=True, kw_only=True):
     name: str
     snapshot: str
@@ -151,6 +166,8 @@ Command = (
     | RemoveAlias
     | RegisterSource
     | RemoveSource
+    | CreateToken
+    | RevokeToken
     | CreateSnapshot
     | DeleteSnapshot
     | RollbackSnapshot

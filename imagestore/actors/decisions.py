@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import assert_never
 
 from imagestore import names
-from imagestore.actors import adoption, guestdisks, imagedecisions, sources
+from imagestore.actors import adoption, guestdisks, imagedecisions, sources, tokens
 from imagestore.actors.claims import Claim
 from imagestore.actors.commands import (
     Adopt,
@@ -18,6 +18,7 @@ from imagestore.actors.commands import (
     Command,
     CreateGuestDisks,
     CreateSnapshot,
+    CreateToken,
     CreateVolume,
     DeleteDataset,
     DeleteGuestDisks,
@@ -30,6 +31,7 @@ from imagestore.actors.commands import (
     RemoveAlias,
     RemoveSource,
     ReviveImage,
+    RevokeToken,
     RollbackSnapshot,
     SetAlias,
 )
@@ -68,6 +70,7 @@ from imagestore.events.catalogue import (
 )
 from imagestore.events.state import State
 from imagestore.pools.base import Dataset
+from imagestore.tokens import principal_of
 
 # --- claims ----------------------------------------------------------------------
 
@@ -91,6 +94,8 @@ def claim_of(command: Command, state: State, view: View) -> Claim:
             return Claim(exclusive=(names.image(alias),))
         case RegisterSource(image=image) | RemoveSource(image=image):
             return Claim(exclusive=(names.image(image),))
+        case CreateToken(name=name) | RevokeToken(name=name):
+            return Claim(exclusive=(principal_of(name),))
         case CreateSnapshot(name=name):
             return Claim(exclusive=_all_of(name, state, view))
         case DeleteSnapshot(name=name) | RollbackSnapshot(name=name):
@@ -150,6 +155,10 @@ def decide(command: Command, state: State, view: View) -> Settled | Plan:
             return sources.register_source(command, state)
         case RemoveSource():
             return sources.remove_source(command, state)
+        case CreateToken():
+            return tokens.create_token(command, state)
+        case RevokeToken():
+            return tokens.revoke_token(command, state)
         case CreateSnapshot():
             return _create_snapshot(command, state, view)
         case DeleteSnapshot():

@@ -4,6 +4,7 @@ Pure.  Every event type of the catalogue has its sentence here; the type
 checker sees to it.
 """
 
+import datetime as dt
 from typing import assert_never
 
 from imagestore.cli.sizes import show_bytes
@@ -51,6 +52,8 @@ from imagestore.events.catalogue import (
     SnapshotIntent,
     SourceRegistered,
     SourceRemoved,
+    TokenCreated,
+    TokenRevoked,
 )
 
 
@@ -110,6 +113,11 @@ def describe(event: Event) -> str:
             return f"{event.alias} names {event.image}"
         case AliasRemoved():
             return f"{event.alias} names no image any more"
+        case TokenCreated():
+            end = f" until {_show_time(event.expires_ns)}" if event.expires_ns else ""
+            return f"the token {event.name} gives the role {event.role}{end}"
+        case TokenRevoked():
+            return f"the token {event.name} is worth nothing any more"
         case JournalOpened():
             return f"life {event.epoch}: imagestore {event.version}, pid {event.pid} on {event.host}"
         case JournalCut():
@@ -120,6 +128,10 @@ def describe(event: Event) -> str:
             return f"{event.driver}:{event.pool}"
         case _:
             assert_never(event)
+
+
+def _show_time(time_ns: int) -> str:
+    return dt.datetime.fromtimestamp(time_ns // 1_000_000_000, dt.UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def describe_intent(intent: Intent) -> str:

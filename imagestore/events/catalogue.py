@@ -8,7 +8,7 @@ Rules (JOURNAL rules 4 and 15; ``tests/events/golden/`` proves them):
 * Events record results (guids, sizes, names), so that the fold computes nothing.
 * Decoding forbids unknown fields: an event of a newer imagestore is refused,
   not half understood.
-* No secrets: no tokens, no credentials of addresses, no guest metadata.
+* No secrets: no tokens (only hashes of random ones), no credentials of addresses, no guest metadata.
 
 An intent (part of ``operation-started``) says all that is needed to finish or
 undo the operation in another life: names to be made, and guid and createtxg
@@ -17,6 +17,8 @@ of everything that may be destroyed.
 
 from typing import Literal
 
+from imagestore.events.accessfacts import TokenCreated as TokenCreated
+from imagestore.events.accessfacts import TokenRevoked as TokenRevoked
 from imagestore.events.imagefacts import AliasRemoved as AliasRemoved
 from imagestore.events.imagefacts import AliasSet as AliasSet
 from imagestore.events.imagefacts import ImageCompleted as ImageCompleted
@@ -140,7 +142,16 @@ class PublishIntent(Record, frozen=True, kw_only=True, tag="publish", tag_field=
 class NoteIntent(Record, frozen=True, kw_only=True, tag="note", tag_field="intent"):
     """Say this in the journal; nothing changes in the pool."""
 
-    fact: AliasSet | AliasRemoved | ImageRetired | ImageRevived | SourceRegistered | SourceRemoved
+    fact: (
+        AliasSet
+        | AliasRemoved
+        | ImageRetired
+        | ImageRevived
+        | SourceRegistered
+        | SourceRemoved
+        | TokenCreated
+        | TokenRevoked
+    )
 
 
 class Adoptee(Record, frozen=True, kw_only=True):
@@ -395,6 +406,8 @@ Event = (
     | AliasRemoved
     | SourceRegistered
     | SourceRemoved
+    | TokenCreated
+    | TokenRevoked
     | JournalOpened
     | JournalCut
     | SegmentsArchived

@@ -10,6 +10,7 @@ from typing import Literal, assert_never
 
 from msgspec import Struct, field
 
+from imagestore.access import AccessRole
 from imagestore.events.catalogue import (
     AliasRemoved,
     AliasSet,
@@ -43,6 +44,8 @@ from imagestore.events.catalogue import (
     SegmentsArchived,
     SourceRegistered,
     SourceRemoved,
+    TokenCreated,
+    TokenRevoked,
 )
 
 Key = tuple[int, int]
@@ -99,6 +102,17 @@ class SourceRecord(Struct, kw_only=True, omit_defaults=True, frozen=True):
     sums: str = ""
 
 
+class TokenRecord(Struct, kw_only=True, omit_defaults=True, frozen=True):
+    """Who may ask with a token.  ``sha256`` is of the token; times in nanoseconds since 1970, 0 is never."""
+
+    name: str
+    role: AccessRole
+    sha256: str
+    created_ns: int
+    created_by: str
+    expires_ns: int = 0
+
+
 class OperationRecord(Struct, kw_only=True, omit_defaults=True):
     """An operation under way, kept until its end is journaled.
 
@@ -137,6 +151,8 @@ class State(Struct, kw_only=True):
     """The image that each alias names. No alias is an image's id."""
     retired: dict[str, str] = field(default_factory=dict)
     """Images hidden until their last clone goes, each with the operation that took the last one so far."""
+    tokens: dict[str, TokenRecord] = field(default_factory=dict)
+    """By name, expired ones too."""
     operations: dict[str, OperationRecord] = field(default_factory=dict)
     """Under way, by id, in the order of acceptance."""
 
@@ -243,6 +259,17 @@ def apply(state: State, envelope: Envelope) -> None:
             state.aliases[event.alias] = event.image
         case AliasRemoved():
             state.aliases.pop(event.alias, None)
+        case TokenCreated():
+            state.tokens[event.name] = TokenRecord(
+                name=event.name,
+                role=event.role,
+                sha256=event.sha256,
+                created_ns=envelope.time_ns,
+                created_by=envelope.principal,
+                expires_ns=event.expires_ns,
+            )
+        case TokenRevoked():
+            state.tokens.pop(event.name, None)
         case JournalOpened():
             state.epoch = event.epoch
         case PoolAttached():

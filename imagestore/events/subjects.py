@@ -48,6 +48,8 @@ from imagestore.events.catalogue import (
     SnapshotIntent,
     SourceRegistered,
     SourceRemoved,
+    TokenCreated,
+    TokenRevoked,
 )
 from imagestore.names import GUESTS, IMAGES
 
@@ -78,6 +80,8 @@ def datasets_of(event: Event) -> Iterator[str]:
         case (
             OperationResumed()
             | AliasRemoved()
+            | TokenCreated()
+            | TokenRevoked()
             | JournalOpened()
             | JournalCut()
             | SegmentsArchived()

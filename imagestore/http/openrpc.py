@@ -58,6 +58,7 @@ def _method(method: Method, answer: type[Struct]) -> Schema:
         ],
         "result": {"name": answer.__name__, "schema": {"$ref": f"#/components/schemas/{answer.__name__}"}},
         "x-mutates": method.mutates,
+        "x-role": method.needs,
         "x-also": list(method.also),
     }
 

@@ -29,6 +29,7 @@ from imagestore.model import (
     ReleaseRequest,
     SnapshotRequest,
     SourceRequest,
+    TokenRequest,
     VolumeRequest,
 )
 
@@ -197,6 +198,7 @@ REQUESTS: dict[type[Struct], Object] = {
         "rpc", "GuestRequest", {"guest": GUEST, "action": TEXT, "args": MapOf(TEXT), "force": FLAG}
     ),
     DriftRequest: Object("rpc", "DriftRequest", {}),
+    TokenRequest: Object("rpc", "TokenRequest", {"name": TEXT, "role": TEXT, "expiresSeconds": UINT64}),
     OperationRequest: Object(
         "rpc",
         "OperationRequest",

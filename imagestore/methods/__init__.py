@@ -16,6 +16,7 @@ from imagestore.methods.imagelife import ImageLifeMethods
 from imagestore.methods.imageuploads import ImageUploadMethods
 from imagestore.methods.keyeduploads import KeyedUploadMethods
 from imagestore.methods.streams import StreamMethods
+from imagestore.methods.tokens import TokenMethods
 from imagestore.methods.volumes import VolumeMethods
 
 __all__ = ["Actors", "Methods"]
@@ -32,5 +33,6 @@ class Methods(
     AdoptionMethods,
     FeedMethods,
     AuditMethods,
+    TokenMethods,
 ):
     """The methods of ``imagestore.service.Service`` over a store's actors."""

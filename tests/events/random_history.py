@@ -52,6 +52,8 @@ from imagestore.events.catalogue import (
     SnapshotIntent,
     SourceRegistered,
     SourceRemoved,
+    TokenCreated,
+    TokenRevoked,
 )
 from imagestore.events.journal import Entry
 from imagestore.events.state import State, apply
@@ -95,7 +97,7 @@ class RandomHistory:
         under_way = list(self._model.operations)
         images = list(self._model.images)
         while True:
-            kind = chance.randrange(14)
+            kind = chance.randrange(15)
             operation = chance.choice(under_way) if under_way else ""
             if kind in (0, 1) and len(under_way) < 6:
                 return f"op-{self._counter}", self._start()
@@ -128,6 +130,13 @@ class RandomHistory:
                     SegmentsArchived(first=1, last=2, last_seq=9, hash="ab" * 32, place="/mnt/cold"),
                 ]
                 return "", chance.choice(about_itself)
+            if kind == 14:
+                about_access: list[Event] = [
+                    TokenCreated(name="ops", role="operator", sha256="cd" * 32, expires_ns=1 << 60),
+                    TokenCreated(name=f"ci-{self._counter}", role="reader", sha256="ef" * 32),
+                    TokenRevoked(name="ops"),
+                ]
+                return operation, chance.choice(about_access)
 
     def _start(self) -> OperationStarted:
         chance = self._chance
@@ -171,6 +180,7 @@ class RandomHistory:
             ),
             ReleaseIntent(datasets=ids, image=chance.choice(["", "alpine"])),
             NoteIntent(fact=SourceRegistered(image="alpine", address="https://x/y", sha256="ab" * 32)),
+            NoteIntent(fact=TokenRevoked(name="ops")),
         ]
         started = OperationStarted(
             method="Method",

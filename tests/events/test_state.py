@@ -42,8 +42,18 @@ from imagestore.events.catalogue import (
     SegmentsArchived,
     SourceRegistered,
     SourceRemoved,
+    TokenCreated,
+    TokenRevoked,
 )
-from imagestore.events.state import DatasetRecord, ImageRecord, OperationRecord, SourceRecord, State, apply
+from imagestore.events.state import (
+    DatasetRecord,
+    ImageRecord,
+    OperationRecord,
+    SourceRecord,
+    State,
+    TokenRecord,
+    apply,
+)
 
 CREATE = CreateIntent(datasets=(NewBlank(name="volume", size_bytes=1 << 20),))
 FETCH = FetchIntent(image="debian", staging="images/.staging-op")
@@ -376,6 +386,17 @@ def test_a_source_is_the_one_registered_last_until_it_is_removed() -> None:
     assert fold(SourceRemoved(image="deb"), state=state).sources == {}
 
 
+def test_a_token_is_known_by_its_name_with_who_made_it_until_it_is_revoked() -> None:
+    made = TokenCreated(name="ops", role="operator", sha256="cd" * 32, expires_ns=9)
+    state = State()
+    apply(state, Envelope(id="", seq=1, time_ns=7, principal="unix:alice", event=made))
+    record = TokenRecord(
+        name="ops", role="operator", sha256="cd" * 32, created_ns=7, created_by="unix:alice", expires_ns=9
+    )
+    assert state.tokens == {"ops": record}
+    assert fold(TokenRevoked(name="ops"), state=state).tokens == {}
+
+
 # --- the store itself ----------------------------------------------------------------
 
 
@@ -482,6 +503,8 @@ HISTORY: tuple[Event, ...] = (
     ImageRequested(image="void"),
     ImageFailed(image="void", reason="404 from the source"),
     ImageDeleted(image="void"),
+    TokenCreated(name="ops", role="admin", sha256="cd" * 32),
+    TokenRevoked(name="ops"),
 )
 
 

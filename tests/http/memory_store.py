@@ -38,9 +38,10 @@ from imagestore.model import (
 from imagestore.service import LOCAL, Caller, Download, Events, Method, Readiness, Upload
 from tests.http.memory_images import MemoryImages
 from tests.http.memory_sources import MemorySources
+from tests.http.memory_tokens import MemoryTokens
 
 
-class MemoryStore(MemorySources, MemoryImages):
+class MemoryStore(MemorySources, MemoryImages, MemoryTokens):
     """A pool called ``mem``; ``requestable`` are the images its source has, by size in MiB."""
 
     def __init__(self, requestable: dict[str, int] | None = None) -> None:

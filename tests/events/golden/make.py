@@ -17,7 +17,7 @@ from imagestore.identifiers import uuid7_maker
 from tests.events.random_history import RandomHistory
 
 GOLDEN = Path(__file__).parent
-BATCHES = 160
+BATCHES = 300
 
 
 async def make(directory: Path) -> None:
