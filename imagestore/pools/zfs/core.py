@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, Literal, Self
 
 from imagestore.errors import PoolError
+from imagestore.pools.zfs.failures import NEEDS_ROOT
 from imagestore.streams import nvlist
 from imagestore.streams.nvlist import NvList, NvValue
 
@@ -67,8 +68,7 @@ class ZfsCore:
         if status in (errno.EACCES, errno.EPERM):
             raise PoolError(
                 f"/dev/zfs may not be opened by user {os.getuid()}: {os.strerror(status).lower()}",
-                detail="run the store as root: OpenZFS lets only root run channel programs, which rollbacks "
-                "and deletions are made of; no zfs allow grants that",
+                detail=NEEDS_ROOT,
             )
         if status:
             raise PoolError(

@@ -56,8 +56,12 @@ def failure_of_number(doing: str, number: int, name: str, pool: str) -> ImageSto
             return NoSpace(detail=f"{doing} {name}: {os.strerror(number).lower()}")
         case errno.EBUSY:
             return in_use(name, ())
-        case errno.EPERM | errno.EACCES:
-            return _no_rights(name, pool, f"{doing} {name}")
+        case errno.EACCES:
+            return _locked(name, pool, "")
+        case errno.EPERM:
+            return _no_rights(name, pool, f"{doing} {name}".strip())
+        case errno.ENOTSUP:
+            return _lacks_feature(name, pool, f"{doing} {name}")
         case errno.EINVAL | errno.ENAMETOOLONG | errno.EDOM | errno.ERANGE:
             return InvalidArgument(detail=f"{doing} {name}: {os.strerror(number).lower()}")
         case errno.EAGAIN:
@@ -112,11 +116,32 @@ def _missing_pool(_name: str, pool: str, _text: str) -> ImageStoreError:
     )
 
 
-def _no_rights(_name: str, pool: str, text: str) -> ImageStoreError:
+NEEDS_ROOT = (
+    "run the store as root: OpenZFS lets only root run channel programs, which rollbacks and deletions are "
+    "made of; no zfs allow grants that"
+)
+
+
+def _no_rights(name: str, pool: str, text: str) -> ImageStoreError:
+    """What is denied to root is locked: OpenZFS has the same words for both."""
+    if os.geteuid() == 0:
+        return _locked(name, pool, text)
+    return PoolError(f"not permitted: {text}", detail=NEEDS_ROOT)
+
+
+def _locked(name: str, pool: str, _text: str) -> ImageStoreError:
+    # What was to be made is not there; what it was to be in has the same key.
+    above = names.full(names.parent(name), pool)
     return PoolError(
-        f"not permitted: {text}",
-        detail=f"run the store as root, or grant its user what is missing: zfs allow USER "
-        f"create,clone,snapshot,destroy,rollback,rename,send,receive,mount,hold,userprop {pool}",
+        f"{name or 'a dataset'} is encrypted and its key is not loaded",
+        detail=f'zfs load-key "$(zfs get -H -o value encryptionroot {above})"',
+    )
+
+
+def _lacks_feature(_name: str, pool: str, text: str) -> ImageStoreError:
+    return PoolError(
+        f"pool {pool} lacks a feature: {text}",
+        detail=f"zpool upgrade {pool} (older systems cannot import it afterwards)",
     )
 
 
@@ -138,6 +163,7 @@ _MEANINGS: tuple[tuple[re.Pattern[str], Made], ...] = tuple(
         (r"(ZFS|zfs) modules? (cannot be auto-loaded|are not loaded|is not loaded)", _not_loaded),
         (r"no such pool", _missing_pool),
         (r"[Pp]ermission denied|[Oo]peration not permitted", _no_rights),
+        (r"must be upgraded to", _lacks_feature),
         (
             r"out of space|No space left on device|quota exceeded|Disk quota exceeded|"
             r"size is greater than available space|exceeds? (the )?quota|reservation exceeds",
@@ -182,10 +208,7 @@ _MEANINGS: tuple[tuple[re.Pattern[str], Made], ...] = tuple(
         ),
         (
             r"encryption root|key (is )?not loaded|[Kk]ey must be loaded",
-            lambda name, _pool, text: PoolError(
-                f"{name or 'a dataset'} is encrypted and its key is not loaded",
-                detail=f"zfs load-key {_first_name(text)}",
-            ),
+            _locked,
         ),
     )
 )

@@ -25,6 +25,9 @@ LOCK_DIRECTORY: Final = "/run/lock"
 _POOL_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_:.-]*\Z")
 _POLL_SECONDS: Final = 0.05
 
+FEATURE: Final = "feature@lz4_compress"
+"""Of all features the one that new volumes need."""
+
 SMALLEST_BLOCK_BYTES: Final = 16 << 10
 """What newer versions of OpenZFS give volumes; 8 KiB, the default of 2.1, wastes space."""
 
@@ -75,7 +78,7 @@ async def check_pool(commands: Commands) -> int:
     Raises PoolError, which says what to do.
     """
     pool = commands.pool
-    asked = "health,readonly,version,ashift"
+    asked = f"health,readonly,version,ashift,{FEATURE}"
     text = await commands.look("zpool", "get", "-Hp", "-o", "property,value", asked, pool)
     properties = dict(line.split("\t")[:2] for line in text.splitlines())
     if properties.get("readonly") == "on":
@@ -92,6 +95,11 @@ async def check_pool(commands: Commands) -> int:
         raise PoolError(
             f"pool {pool} has the old format {properties['version']} without feature flags",
             detail=f"zpool upgrade {pool} (older systems cannot import it afterwards)",
+        )
+    if properties.get(FEATURE) == "disabled":
+        raise PoolError(
+            f"pool {pool} lacks the feature {FEATURE.partition('@')[2]}",
+            detail=f"zpool set {FEATURE}=enabled {pool} (older systems cannot import it afterwards)",
         )
     return 1 << max(int(properties.get("ashift", "0")), 12)
 
