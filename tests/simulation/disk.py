@@ -34,6 +34,12 @@ class SimulatedDisk(MemoryDisk):
                 inode.durable = bytes(durable)
         return SimulatedDisk(self.directory, self.crash(chance).contents())
 
+    def after_kill(self) -> "SimulatedDisk":
+        """Nobody has a file open any more."""
+        self._open.clear()
+        self.fails_at.clear()
+        return self
+
     def list(self, directory: str) -> list[str]:
         return sorted(super().list(directory))
 

@@ -115,7 +115,7 @@ class History:
         self.disk.machine = machine
         return machine
 
-    def end_life(self, number: int, machine: Machine, paces: Paces, *, crashed: bool) -> None:
+    def end_life(self, machine: Machine, paces: Paces, *, number: int, crashed: bool, kill: bool) -> None:
         self._steps += machine.steps
         self._trace = machine.trace
         self._clock = machine.clock.now + 1.0
@@ -123,7 +123,7 @@ class History:
             self._crashes += 1
             chance = self._chance(f"crash {number}")
             paces.outlive(chance)
-            self.disk = self.disk.after_crash(chance)
+            self.disk = self.disk.after_kill() if kill else self.disk.after_crash(chance)
             for client in self.clients:
                 client.write_in_the_dark(self.ground)
             if self.plan.strangers and visit(self.ground, self.book, self.foreign, chance):
@@ -166,8 +166,11 @@ class Life:
         return journal.state if journal is not None else State()
 
     def _applied(self, envelope: Envelope) -> None:
-        if not self.machine.dead:
-            self.history.acknowledged[envelope.seq] = envelope.id
+        if self.machine.dead:
+            return
+        before = self.history.acknowledged.setdefault(envelope.seq, envelope.id)
+        if before != envelope.id:
+            self.pool.violations.append(f"event {envelope.seq} was acknowledged, and is another one now")
 
     def run(self) -> tuple[str, bool]:
         """What went wrong, "" if nothing did; and whether it ended in a crash."""
@@ -184,7 +187,8 @@ class Life:
             failure, crashed = self._judge_death(error)
         if self.pool.violations:
             failure = self.pool.violations[0]
-        self.history.end_life(self.number, self.machine, self.paces, crashed=crashed)
+        kill = self.point is not None and self.point.kill
+        self.history.end_life(self.machine, self.paces, number=self.number, crashed=crashed, kill=kill)
         return failure, crashed and not failure
 
     def _judge_death(self, error: BaseException) -> tuple[str, bool]:

@@ -8,13 +8,19 @@ from tests.simulation.calls import Call
 from tests.simulation.script import make_script
 
 CLIENTS = 3
+KILLS = 0.35
+"""The part of crashes that take the store only."""
 
 
 class CrashPoint(Struct, frozen=True):
-    """The machine dies ``steps`` after so many ``calls`` were answered in this life."""
+    """The machine dies ``steps`` after so many ``calls`` were answered in this life.
+
+    ``kill``: only the store does; what it wrote and did not flush is still in the page cache.
+    """
 
     calls: int
     steps: int
+    kill: bool = False
 
 
 class Plan(Struct, frozen=True, kw_only=True):
@@ -55,10 +61,12 @@ def make_plan(seed: int, *, calls: int = 48) -> Plan:
 
 def _crashes(chance: random.Random, calls: int) -> tuple[CrashPoint, ...]:
     points = [
-        CrashPoint(chance.randrange(1, calls // 2), chance.randrange(150))
+        CrashPoint(chance.randrange(1, calls // 2), chance.randrange(150), chance.random() < KILLS)
         for _ in range(chance.choice((2, 2, 2, 3, 4)))
     ]
     for _ in range(chance.choice((0, 0, 1, 2))):
         # In the start and in recovery, or soon after.
-        points.insert(chance.randrange(len(points)) + 1, CrashPoint(0, chance.randrange(400)))
+        points.insert(
+            chance.randrange(len(points)) + 1, CrashPoint(0, chance.randrange(400), chance.random() < KILLS)
+        )
     return tuple(points)

@@ -141,7 +141,7 @@ class Tree:
 
 
 def find(mutant: Mutant, tree: Tree) -> Finding:
-    """Plant it and look. Raises DoesNotFit."""
+    """Plant it and look, as long as it takes. Raises DoesNotFit."""
     began = time.monotonic()
     with tree.with_mistake(mutant):
         code, text = tree.simulate(SEEDS_BEFORE_TEST if mutant.test else SEEDS)
@@ -161,9 +161,9 @@ def _where(text: str) -> str:
     return failed[:110] or text.strip().splitlines()[-1][:110]
 
 
-def check_whole(tree: Tree, chosen: Sequence[Mutant]) -> str:
+def check_whole(tree: Tree, chosen: Sequence[Mutant], *, seeds: int) -> str:
     """What fails without any mistake, "" if nothing does."""
-    code, text = tree.simulate(60)
+    code, text = tree.simulate(seeds)
     if code:
         return text
     for test in sorted({mutant.test for mutant in chosen if mutant.test}):
@@ -181,7 +181,7 @@ def main() -> int:
     found = 0
     with tempfile.TemporaryDirectory(prefix="mutants-") as directory:
         tree = Tree(Path(directory))
-        wrong = check_whole(tree, chosen)
+        wrong = check_whole(tree, chosen, seeds=SEEDS)
         if wrong:
             print(f"without a mistake something fails already:\n{wrong}")
             return 1
