@@ -6,6 +6,8 @@ POOL ?= dir:pool
 JOURNAL ?= journal
 ROWS ?=
 ROUNDS ?= 200
+SEEDS ?= 1000
+JOBS ?= 2
 ARGS ?=
 
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
@@ -25,12 +27,12 @@ export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo check format test test-system test-zfs crash crash-zfs bench bench-zfs lock clean
+.PHONY: help setup run demo check format test test-system test-zfs crash crash-zfs sim mutants bench bench-zfs lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 	@echo
-	@echo "  Settings: PORT=$(PORT) POOL=$(POOL) JOURNAL=$(JOURNAL) (run), ARGS=… (run, test, test-system, crash), ROUNDS=$(ROUNDS) (crash), ROWS=name (bench)"
+	@echo "  Settings: PORT=$(PORT) POOL=$(POOL) JOURNAL=$(JOURNAL) (run), ARGS=… (run, test, test-system, crash), ROUNDS=$(ROUNDS) (crash), SEEDS=$(SEEDS) JOBS=$(JOBS) (sim), ROWS=name (bench)"
 
 setup: $(READY) ## make .venv with everything in it, .venv/bin/imagestore included
 
@@ -61,6 +63,12 @@ crash: $(READY) ## kill -9 a store under random load, ROUNDS times; ARGS='--seed
 
 test-zfs: $(READY) ## tests on real OpenZFS, in a virtual machine that it builds once; needs root on Debian 12
 	tests/zfs/machine/run $(ZFS_SECONDS) $(BIN)/python -m pytest -m zfs --fail-on-skip -p no:cacheprovider tests/zfs $(ARGS)
+
+sim: $(READY) ## run SEEDS simulated histories of a whole store on JOBS processes; ARGS='--seed N' repeats one
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --jobs $(JOBS) $(ARGS)
+
+mutants: $(READY) ## plant each known mistake and see that the simulation, or its test, finds it; ARGS=name plants one
+	$(BIN)/python -m tests.simulation.planting $(ARGS)
 
 crash-zfs: $(READY) ## kill -9 a store under random load on real OpenZFS, ROUNDS times (about 35 s each), as test-zfs
 	tests/zfs/machine/run $$(($(ROUNDS) * 120 + 300)) $(BIN)/python -m tests.zfs.crash --rounds $(ROUNDS) --verbose $(ARGS)
