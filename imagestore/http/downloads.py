@@ -12,7 +12,8 @@ opened before the headers and must be closed by the same task afterwards.
 """
 
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing
 from urllib.parse import parse_qs
 
 from imagestore.errors import ImageStoreError, PoolError
@@ -145,7 +146,8 @@ class _Sending:
         length = (b"content-length", b"%d" % left)
         place = (b"content-range", content_range(wanted, size).encode())
         await self._start(206, [*stream_headers(download), length, place])
-        await self._body(_first_bytes(download.chunks, left))
+        async with aclosing(_first_bytes(download.chunks, left)) as pieces:
+            await self._body(pieces)
 
     async def _start(self, status: int, headers: list[Header]) -> None:
         self.begun = True
@@ -164,7 +166,7 @@ class _Sending:
 
 async def _first_bytes(
     chunks: AsyncIterator[bytes | memoryview], left: int
-) -> AsyncIterator[bytes | memoryview]:
+) -> AsyncGenerator[bytes | memoryview, None]:
     """The first ``left`` bytes. Raises PoolError when there are fewer."""
     async for chunk in chunks:
         yield chunk[:left]
