@@ -2,7 +2,8 @@
 
 Owns the steps and their order, in one pass over the bytes.  Hashing, the
 spool and decoding run in threads that all fetches share, so that the event
-loop keeps a processor.
+loop keeps a processor.  The next piece is decoded while the pool takes the
+one before: an import takes as long as the slower of the two, not as both.
 
 A pipeline outlives a broken connection: the next one goes on behind
 ``received_bytes``.  Whatever is wrong with the content ends it; a new one
@@ -65,6 +66,10 @@ class Pipeline:
         self._unpacking = Unpacking(limit_bytes=limit_bytes)
         self._stack = AsyncExitStack()
         self._target: Receiver | None = None
+        self._fed = trio.Event()
+        """The last piece that was given to the target has been taken, or refused."""
+        self._fed.set()
+        self._refusal: Exception | None = None
 
     @property
     def sha256(self) -> str:
@@ -82,11 +87,12 @@ class Pipeline:
         self.is_patched = True
         pieces = spool.read()
         while piece := await in_thread(partial(next, pieces, b"")):
-            await self._take([piece], None)
+            await self._take([piece], None, None)
         return self.sha256 == kept.mark.sha256
 
-    async def take(self, batch: list[Piece]) -> None:
-        """The next bytes of the body.
+    async def take(self, batch: list[Piece], nursery: trio.Nursery) -> None:
+        """The next bytes of the body. The last of them is still being fed, in ``nursery``, when
+        this returns: :meth:`flush` before that ends.
 
         Raises:
             ContentRefused, StreamError: it is not an image that may be stored.
@@ -94,11 +100,18 @@ class Pipeline:
         """
         if self._spool is not None and self._spool.is_kept and self._destination.room is not None:
             await self._make_room(self._spool, self._destination.room, sum(map(len, batch)))
-        await self._take(batch, self._spool)
+        await self._take(batch, self._spool, nursery)
+
+    async def flush(self) -> None:
+        """Wait until the target has taken all. Raises what it refuses."""
+        await self._fed.wait()
+        if self._refusal is not None:
+            raise self._refusal
 
     async def finish(self) -> Imported:
         """The body was whole: verify its end and bring the image into the pool. Raises as :meth:`take`."""
-        await self._drain(self._decoder.finish())
+        await self.flush()
+        await self._drain(self._decoder.finish(), None)
         assert self._decoder.kind is not None
         assert self._target is not None
         return Imported(content=self._decoder.kind, datasets=await self._target.finish())
@@ -118,8 +131,8 @@ class Pipeline:
                 raise
             await in_thread(spool.give_up)  # what is left is for the image itself
 
-    async def _take(self, batch: list[Piece], spool: Spool | None) -> None:
-        await self._drain(self._decoded(batch, spool))
+    async def _take(self, batch: list[Piece], spool: Spool | None, nursery: trio.Nursery | None) -> None:
+        await self._drain(self._decoded(batch, spool), nursery)
         self.received_bytes += sum(map(len, batch))
 
     def _decoded(self, batch: list[Piece], spool: Spool | None) -> Iterator[Piece]:
@@ -140,8 +153,9 @@ class Pipeline:
             else:
                 yield piece
 
-    async def _drain(self, work: Iterator[Piece]) -> None:
-        """Do ``work`` in a thread, step by step, and feed what comes out.
+    async def _drain(self, work: Iterator[Piece], nursery: trio.Nursery | None) -> None:
+        """Do ``work`` in a thread, step by step, and feed what comes out: beside the next step, in
+        ``nursery``, if there is one.
 
         The target is opened as soon as the content's kind is known.
         """
@@ -150,9 +164,23 @@ class Pipeline:
             data, more = await self._unpacking.step(work)
             if self._target is None and self._decoder.kind is not None:
                 await self._open(self._decoder.kind)
-            if data:
-                assert self._target is not None
+            if not data:
+                continue
+            assert self._target is not None
+            await self.flush()
+            if nursery is None:
                 await self._target.feed(data)
+            else:
+                self._fed = trio.Event()
+                nursery.start_soon(self._feed, self._target, data)
+
+    async def _feed(self, target: Receiver, data: Piece) -> None:
+        try:
+            await target.feed(data)
+        except Exception as error:
+            self._refusal = error
+        finally:
+            self._fed.set()
 
     async def _open(self, content: Content) -> None:
         spool, destination = self._spool, self._destination

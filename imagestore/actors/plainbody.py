@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator
 
 import trio
 
-PIECE_BYTES = 1 << 20
+PIECE_BYTES = 512 << 10
 """How much is read before it is given away, unless the sender pauses."""
 
 PAUSE_SECONDS = 0.2
@@ -55,7 +55,7 @@ class HeadReader:
 
 
 async def body(plain: trio.socket.SocketType, length: int, stall: float) -> AsyncGenerator[memoryview, None]:
-    """The ``length`` bytes that lie in ``plain``, in pieces of up to 1 MiB; each is the reader's to keep.
+    """The ``length`` bytes that lie in ``plain``, in pieces; each is the reader's to keep.
 
     ``stall`` is how many seconds may pass without a byte.
 

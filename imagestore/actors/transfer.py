@@ -332,7 +332,7 @@ class _Transfer:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._read, body, send)
             try:
-                imported = await self._import(receive)
+                imported = await self._import(receive, nursery)
             except Exception as error:
                 failure = error
             nursery.cancel_scope.cancel(reason="the body is imported, or no longer wanted")
@@ -377,10 +377,13 @@ class _Transfer:
             raise ContentRefused(f"image is over the limit of {limit} bytes")
         self._progress("downloading", self._seen_bytes, self._total)
 
-    async def _import(self, batches: trio.MemoryReceiveChannel[list[Piece]]) -> Imported:
+    async def _import(
+        self, batches: trio.MemoryReceiveChannel[list[Piece]], nursery: trio.Nursery
+    ) -> Imported:
         """Take what comes until the body ends; finish it if the body was whole."""
         async for batch in batches:
-            await self._pipeline.take(batch)
+            await self._pipeline.take(batch, nursery)
+        await self._pipeline.flush()
         if self._broken is not None:
             raise self._broken
         return await self._finish()

@@ -12,7 +12,7 @@ import trio
 from imagestore.errors import ContentRefused
 from imagestore.streams.content import Piece
 
-STEP_BYTES = 1 << 20
+STEP_BYTES = 512 << 10
 """So much is decoded, and at most one piece of the decoder's more, before the receiver has to take it."""
 
 T = TypeVar("T")
