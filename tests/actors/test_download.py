@@ -144,6 +144,63 @@ async def test_a_body_comes_over_tls_as_well(
         assert b"".join([piece async for piece in response.body]) == body
 
 
+async def test_every_address_is_checked_before_it_is_connected_to(service: ImageService) -> None:
+    """At redirects as well, by the name that was given and the address that it means."""
+    service.on("/", redirect(f"http://localhost:{service.port}/there"))
+    service.on("/there", answer(b"here"))
+    asked: list[tuple[str, str]] = []
+
+    def check(host: str, address: str) -> None:
+        asked.append((host, address))
+        assert len(service.requests) == len({name for name, _ in asked}) - 1, (
+            "asked before it is connected to"
+        )
+
+    async with opened(url(service), TIMEOUTS, check_address=check) as response:
+        assert b"".join([piece async for piece in response.body]) == b"here"
+    assert asked[0] == ("127.0.0.1", "127.0.0.1")
+    assert ("localhost", "127.0.0.1") in asked[1:]
+
+
+async def test_an_address_that_is_refused_is_not_connected_to(service: ImageService) -> None:
+    service.on("/", redirect(f"http://localhost:{service.port}/secret"))
+
+    def check(host: str, address: str) -> None:
+        if host == "localhost":
+            raise FetchFailed("localhost is in a private network")
+
+    with pytest.raises(FetchFailed, match=r"^localhost is in a private network$"):
+        async with opened(url(service), TIMEOUTS, check_address=check):
+            raise AssertionError("there is no answer")
+    assert service.requests == ["/"]
+
+
+async def test_what_was_checked_is_connected_to_whatever_the_dns_says_next(
+    service: ImageService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that means another machine a moment later gains nothing by it."""
+    answers = ["127.0.0.1", "192.0.2.1"]
+    looked_up: list[str] = []
+
+    async def look_up(host: str, port: int, **_: object) -> list[object]:
+        await trio.lowlevel.checkpoint()
+        looked_up.append(host)
+        return [(None, None, 0, "", (answers.pop(0), port))]
+
+    monkeypatch.setattr(trio.socket, "getaddrinfo", look_up)
+    service.on("/", answer(b"here"))
+    checked: list[str] = []
+
+    def check(host: str, address: str) -> None:
+        checked.append(address)
+        monkeypatch.undo()  # an address that is connected to is looked up as a number
+
+    address = f"http://rebinding.example:{service.port}/"
+    async with opened(address, TIMEOUTS, check_address=check) as response:
+        assert b"".join([piece async for piece in response.body]) == b"here"
+    assert (looked_up, checked) == (["rebinding.example"], ["127.0.0.1"])
+
+
 @pytest.mark.parametrize(
     ("location", "target"),
     [
