@@ -141,9 +141,9 @@ async def test_an_alias_is_no_id_for_an_image_from_elsewhere(served: Run, servic
         elsewhere = f"http://{service.address}/images/new/download"
         with pytest.raises(AlreadyExists, match="alias already exists: stable"):
             await store.request_image(ImageRequest(id="stable", source=elsewhere))
-        async with store.upload_image(UploadRequest(id="stable")) as upload:
-            with pytest.raises(AlreadyExists, match="alias already exists: stable"):
-                await upload.finish()
+        with pytest.raises(AlreadyExists, match="alias already exists: stable"):
+            async with store.upload_image(UploadRequest(id="stable")):
+                pytest.fail("it may not begin")
         assert await listed(store) == ["deb"]
 
 
