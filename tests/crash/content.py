@@ -78,7 +78,7 @@ def _stream(raw: bytes) -> bytes:
 
 
 def _made() -> dict[str, ServedImage]:
-    plain, packed, sent, sent_packed = (_raw(seed, (1 + seed % 2) * MIB) for seed in range(4))
+    plain, packed, sent, sent_packed, disk = (_raw(seed, (1 + seed % 2) * MIB) for seed in range(5))
     stream = _stream(sent)
     damaged = bytearray(stream)
     damaged[len(damaged) // 2] ^= 1
@@ -87,6 +87,7 @@ def _made() -> dict[str, ServedImage]:
         ServedImage("gzip", packed, gzip.compress(packed, 1)),
         ServedImage("stream", sent, stream),
         ServedImage("stream-gzip", sent_packed, gzip.compress(_stream(sent_packed), 1)),
+        ServedImage("disk", disk, disk),
         ServedImage("damaged", b"", bytes(damaged)),
         ServedImage("missing", b"", b""),
     ]

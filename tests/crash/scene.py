@@ -92,4 +92,5 @@ ACTIONS: dict[str, Callable[[Store], Awaitable[object]]] = {
     "RetireImage": lambda store: store.delete_image(ImageRequest(id="raw", whenUnused=True)),
     "SetImageAlias": lambda store: store.set_image_alias(AliasRequest(alias="stable", id="raw")),
     "RequestImage": lambda store: store.request_image(ImageRequest(id="gzip")),
+    "RequestImage raw": lambda store: store.request_image(ImageRequest(id="disk")),
 }

@@ -40,17 +40,21 @@ DRIVER_POINTS = {
     "RollbackSnapshot guest": ("files made", "before commit", "committed", "linked", "files removed"),
     "DeleteGuestsDisks": ("before commit", "committed", "linked", "files removed"),
     "RequestImage": ("received", "before commit", "committed", "linked"),
+    "RequestImage raw": ("received", "before commit", "committed", "linked"),
     "PublishImage": ("received", "before commit", "committed", "linked"),
 }
 """Inside the driver, in order; the effect has happened from ``committed`` on.  Of a publication these
 are the points of its reception into staging: its effect is the renaming after them."""
 
+FETCHES = ("RequestImage", "RequestImage raw")
+"""A raw image's spool becomes its data file."""
+
 NOTES = ("RetireImage", "SetImageAlias")
 """Changes that are in the journal alone: once the intent is durable there is nothing to be undone."""
 
 CASES = [
-    *((action, point) for action in ACTIONS if action not in ("settle", "RequestImage") for point in LIFE),
-    *(("RequestImage", point) for point in FETCH),
+    *((action, point) for action in ACTIONS if action not in ("settle", *FETCHES) for point in LIFE),
+    *((action, point) for action in FETCHES for point in FETCH),
     *((action, DRIVER + point) for action, points in DRIVER_POINTS.items() for point in points),
 ]
 
@@ -148,6 +152,7 @@ def check_whole(place: Place) -> None:
     """Files, catalog, links, journal and state agree; nothing is left over or under way."""
     rows = files.rows_of(place.pool)
     assert files.strays_of(place.pool, rows) == []
+    assert list((place.pool / ".imagestore" / "spool").iterdir()) == []
     events = files.events_of(place.journal)
     assert judge_journal(place, rows, files.destroyed_by(events), reader.replay(str(place.journal))) == []
     assert files.drift_in(events) == []
@@ -167,7 +172,7 @@ def due(action: str, point: str) -> tuple[str | None, bool]:
     """The outcome that the rule demands, and whether the pool is to be changed."""
     if point == "before-intent":
         return None, False
-    goes_on = action.startswith("Delete") or action in ("RequestImage", *NOTES)
+    goes_on = action.startswith("Delete") or action in (*FETCHES, *NOTES)
     if has_happened(action, point) or goes_on:
         return "succeeded", True
     return "failed", False
@@ -177,7 +182,7 @@ def is_resumed(action: str, point: str) -> bool:
     """Whether recovery had more to do than to write down that all was done."""
     if point in ("before-intent", "after-outcome", "fetch-finished", ANSWERED) or action in NOTES:
         return False
-    if action == "RequestImage":  # its datasets stand under the image's name once that is published
+    if action in FETCHES:  # its datasets stand under the image's name once that is published
         return point != "fetch-published"
     return action.startswith("Delete") or not has_happened(action, point)
 
@@ -261,6 +266,8 @@ RECOVERIES = [
     ("PublishImage", DRIVER + "linked"),
     ("RequestImage", "fetch-staged"),
     ("RequestImage", "fetch-published"),
+    ("RequestImage raw", DRIVER + "committed"),
+    ("RequestImage raw", "fetch-staged"),
 ]
 
 RECOVERY_POINTS = (
