@@ -14,7 +14,7 @@ from msgspec import Struct
 from imagestore.errors import JournalError, JournalLocked
 from imagestore.events import frame as frames
 from imagestore.events.catalogue import JournalCut
-from imagestore.events.files import Files, publish, read_file
+from imagestore.events.files import Files, publish, read_file, write_all
 from imagestore.events.log import LogWalk, Place, Survey, load_checkpoint, require_beginning, survey
 from imagestore.events.replay import fold
 from imagestore.events.scan import Cursor, last_nonzero
@@ -104,7 +104,7 @@ def recover(files: Files, directory: str, new_journal: bytes) -> Recovered:
     warnings = list(loaded.warnings)
     if walk.torn is not None:
         warnings.append(_cut(files, directory, number, cursor.offset))
-    _make_durable(files, directory, number)
+    _make_durable(files, directory, number, cursor)
     return Recovered(
         journal=found.journal,
         state=state,
@@ -184,10 +184,19 @@ def _save(files: Files, directory: str, number: int, offset: int, data: bytes) -
         attempt += 1
 
 
-def _make_durable(files: Files, directory: str, number: int) -> None:
-    """What was read may be in the page cache only: it must be durable before a group follows it."""
-    descriptor = files.open(os.path.join(directory, segment_name(number)), os.O_RDWR)
+def _make_durable(files: Files, directory: str, number: int, cursor: Cursor) -> None:
+    """Make durable what was read, before a group follows it.
+
+    It may be in the page cache only.  The last group, which none follows that
+    would prove it, is written again: where its flush failed the kernel has
+    marked the pages clean, and another flush alone would write nothing.
+    """
+    path = os.path.join(directory, segment_name(number))
+    start = min(cursor.group_offset, cursor.offset)
+    group = read_file(files, path, start, cursor.offset - start)
+    descriptor = files.open(path, os.O_RDWR)
     try:
+        write_all(files, descriptor, group, start)
         files.sync(descriptor)
     finally:
         files.close(descriptor)

@@ -241,3 +241,15 @@ async def test_recovery_flushes_what_it_read_before_anything_follows() -> None:
     disk.fault = lambda call, name, path: calls.append((name, path))
     recover(disk)
     assert ("sync", ONE) in calls
+
+
+async def test_recovery_writes_the_last_group_again_whose_flush_may_have_failed() -> None:
+    """A failed flush leaves pages clean: after a kill another flush alone would write nothing (seed 337)."""
+    disk = await unclosed(2)
+    calls: list[tuple[str, str]] = []
+    disk.fault = lambda call, name, path: calls.append((name, path))
+    before = disk.contents()
+    recover(disk)
+    in_segment = [name for name, path in calls if path == ONE and name in {"write", "sync"}]
+    assert in_segment == ["write", "sync"]
+    assert disk.contents()[ONE] == before[ONE]
