@@ -16,7 +16,7 @@ BIN := .venv/bin
 READY := .venv/ready
 CODE := imagestore tests benchmarks
 ZFS_SECONDS := 900
-SYSTEM_PACKAGES := btrfs-progs e2fsprogs gpg gpg-agent gpgv prometheus qemu-utils xfsprogs zfsutils-linux
+SYSTEM_PACKAGES := btrfs-progs debootstrap e2fsprogs gpg gpg-agent gpgv prometheus qemu-utils systemd xfsprogs zfsutils-linux
 
 # No setting of the person who calls us (find-links, user installs, proxies' mirrors) may change
 # what the lock says; hashes decide what is installed.
@@ -27,7 +27,7 @@ export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo check format test test-system test-zfs crash crash-zfs sim mutants bench bench-zfs lock clean
+.PHONY: help setup run demo check format test test-system test-zfs crash crash-zfs sim mutants bench bench-zfs deb lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -78,6 +78,9 @@ bench-zfs: $(READY) ## measure against zfs itself on real OpenZFS, as test-zfs
 
 bench: $(READY) ## measure against the targets and print one table; ROWS=journal,streams,store picks modules
 	$(BIN)/python -m benchmarks $(ROWS)
+
+deb: $(READY) ## build the Debian package in dist/, with all it needs but Python itself
+	packages/deb $(abspath $(BIN)/python)
 
 lock: pyproject.toml ## write requirements.lock anew from pyproject.toml (asks the network)
 	@tools/lock "$(PYTHON)"

@@ -1,0 +1,140 @@
+"""The packages: the Debian one in a clean Debian, where removing it leaves the disks; its unit; the wheel."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from imagestore import __version__
+
+ROOT = Path(__file__).parent.parent.parent
+STORE = "var/lib/imagestore"
+SECURE_ENOUGH = 5.0
+
+pytestmark = pytest.mark.system
+
+
+def command(*words: str, check: bool = True) -> str:
+    """What a command said. Raises AssertionError when it fails."""
+    ended = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert not check or ended.returncode == 0, f"{words}: {ended.stdout}{ended.stderr}"
+    return ended.stdout + ended.stderr
+
+
+@pytest.fixture(scope="module")
+def package() -> Path:
+    return ROOT / command("packages/deb", sys.executable).strip()
+
+
+@pytest.fixture(scope="module")
+def clean_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A Debian that has nothing but Python and what the package depends on."""
+    root = tmp_path_factory.mktemp("debian") / "root"
+    command(
+        "debootstrap",
+        "--variant=minbase",
+        "--include=python3,adduser,init-system-helpers",
+        "bookworm",
+        str(root),
+        mirror(),
+    )
+    command("mount", "-t", "proc", "proc", str(root / "proc"))
+    try:
+        yield root
+    finally:
+        command("umount", str(root / "proc"))
+        shutil.rmtree(root)
+
+
+def mirror() -> str:
+    """The mirror that this machine uses."""
+    sources = [*Path("/etc/apt/sources.list.d").glob("*.sources"), Path("/etc/apt/sources.list")]
+    for file in sources:
+        found = (
+            re.search(r"^(?:URIs:|deb(?: \[.*?\])?) +(\S+)", file.read_text(), re.MULTILINE)
+            if file.exists()
+            else None
+        )
+        if found is not None:
+            return found[1]
+    raise AssertionError("no mirror is configured")
+
+
+def inside(root: Path, *words: str) -> str:
+    return command("chroot", str(root), "/usr/bin/env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", *words)
+
+
+SESSION = """
+imagestore serve --config /etc/imagestore/imagestore.toml --image-service 127.0.0.1:1 > /tmp/out 2>&1 &
+for i in $(seq 300); do grep -q ready /tmp/out && break; sleep 0.1; done
+cat /tmp/out
+imagestore volume create kept 8M && imagestore volume ls
+kill %1; wait %1; echo ended $?
+"""
+
+
+def test_it_installs_serves_is_upgraded_and_removed_and_leaves_the_disks(
+    package: Path, clean_root: Path
+) -> None:
+    root = clean_root
+    shutil.copy(package, root / "tmp" / "imagestore.deb")
+    inside(root, "dpkg", "--install", "/tmp/imagestore.deb")
+    assert inside(root, "imagestore", "--version").strip().endswith(__version__)
+    (root / STORE).mkdir(exist_ok=True)
+    inside(root, "chown", "imagestore:imagestore", f"/{STORE}")
+    said = inside(root, "runuser", "-u", "imagestore", "--", "sh", "-c", SESSION)
+    assert "pool/kept" in said
+    assert "ended 0" in said
+    before = tree(root / STORE)
+    assert any("kept" in path for path in before)
+
+    inside(root, "dpkg", "--install", "/tmp/imagestore.deb")  # an upgrade, as far as dpkg knows
+    assert tree(root / STORE) == before
+    inside(root, "dpkg", "--remove", "imagestore")
+    assert not (root / "usr/bin/imagestore").exists()
+    assert (root / "etc/imagestore/imagestore.toml").exists()
+    inside(root, "dpkg", "--purge", "imagestore")
+    assert tree(root / STORE) == before
+    assert not (root / "etc/imagestore/imagestore.toml").exists()
+
+
+def tree(directory: Path) -> dict[str, int]:
+    return {
+        os.path.relpath(path, directory): path.lstat().st_size
+        for path in directory.rglob("*")
+        if not path.is_dir()
+    }
+
+
+def test_the_unit_is_hardened(tmp_path: Path) -> None:
+    unit = tmp_path / "imagestore.service"
+    shutil.copy(ROOT / "packages/imagestore.service", unit)
+    said = command("systemd-analyze", "security", "--offline=yes", "--no-pager", str(unit), check=False)
+    found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", said)
+    assert found is not None, said
+    assert float(found[1]) <= SECURE_ENOUGH
+
+
+def test_the_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:
+    unit = tmp_path / "imagestore.service"
+    text = (ROOT / "packages/imagestore.service").read_text()
+    unit.write_text(text.replace("/usr/bin/imagestore", "/bin/true"))
+    assert command("systemd-analyze", "verify", "--man=no", str(unit), check=False).strip() == ""
+
+
+def test_wheel_and_sdist_are_built_and_the_wheel_has_the_command(tmp_path: Path) -> None:
+    command(sys.executable, "-m", "hatchling", "build", "--directory", str(tmp_path))
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".gz", ".whl"]
+    (wheel,) = tmp_path.glob("*.whl")
+    target = tmp_path / "installed"
+    command(sys.executable, "-m", "zipfile", "-e", str(wheel), str(target))
+    assert (target / "imagestore" / "cli" / "main.py").exists()
+    assert (
+        "imagestore = imagestore.cli.main:main"
+        in next(target.glob("*.dist-info/entry_points.txt")).read_text()
+    )
