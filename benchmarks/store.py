@@ -318,10 +318,11 @@ def create_guests(store: Store) -> float:
     return seconds
 
 
-def http_request(body: bytes) -> bytes:
+def http_request(body: bytes, *, keep_alive: bool = False) -> bytes:
+    connection = "keep-alive" if keep_alive else "close"
     return (
         f"POST {RPC_PATH} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        f"Content-Length: {len(body)}\r\nConnection: {connection}\r\n\r\n"
     ).encode() + body
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from imagestore.pools.zfs import watch as watch_module
 from imagestore.pools.zfs.history import UNKNOWN, Change, change_of, split
-from imagestore.pools.zfs.watch import Polled, Watch
+from imagestore.pools.zfs.watch import MUCH_BYTES, Polled, Watch
 
 RECORDED, REST = split((Path(__file__).parent / "zfs_events.txt").read_text())
 
@@ -154,3 +154,31 @@ def test_what_was_read_is_forgotten_when_it_is_of_no_use_any_more(watch: Watch) 
             done()
     assert tell(watch, event("snapshot", "w@s", 50)) == ["w@s"]
     assert watch._read == {}
+
+
+def test_what_much_was_written_to_and_what_was_resized_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    now = [0.0]
+    sizes = {"zd0 7": "2048\n"}
+    monkeypatch.setattr(watch_module, "_KSTAT", str(tmp_path))
+    monkeypatch.setattr(watch_module, "_volume_sizes", lambda: sizes.items())
+    (tmp_path / "tank").mkdir()
+
+    def wrote(name: str, count: int) -> None:
+        (tmp_path / "tank" / f"objset-{len(name)}").write_text(
+            f"12 1 0x01 7 2160 5 6\nname type data\ndataset_name 7 tank/{name}\nnwritten 4 {count}\n"
+        )
+
+    statistics = watch_module.Statistics("tank", lambda: now[0])
+    wrote("v", MUCH_BYTES - 1)
+    wrote("w w", 0)
+    assert statistics.read() == ([], False)
+    wrote("w w", MUCH_BYTES)
+    sizes["zd0 7"] = "4096\n"
+    assert statistics.read() == ((), False)  # not so soon again
+    now[0] = 5.0
+    assert statistics.read() == (["w w"], True)
+    sizes["zd16 9"] = "2048\n"  # a new volume is no resized one
+    now[0] = 10.0
+    assert statistics.read() == ([], False)

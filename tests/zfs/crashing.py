@@ -101,7 +101,7 @@ ACTIONS: dict[str, Action] = {
         VolumeRequest(id=f"new{case.number}/deep/volume", size=1)
     ),
     "CloneImage": lambda store, case: store.clone_image(
-        ImageRequest(id="raw", dest=f"new{case.number}/clone")
+        ImageRequest(id="raw", dest=f"of{case.number}/clone")
     ),
     "CreateGuestDisks": lambda store, case: store.create_guest_disks(
         GuestRequest(guest={"id": f"h{case.number}", "disks": DISKS})

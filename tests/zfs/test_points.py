@@ -51,7 +51,7 @@ CHANGES = {
 
 NAMES = {
     "CreateVolume": ("new{}", "new{}/deep", "new{}/deep/volume"),
-    "CloneImage": ("new{}", "new{}/clone"),
+    "CloneImage": ("of{}", "of{}/clone"),
     "CreateGuestDisks": ("guests/h{}", "guests/h{}/disk-0", "guests/h{}/disk-1"),
     "CreateSnapshot": ("guests/g@s{}", "guests/g/disk-0@s{}", "guests/g/disk-1@s{}"),
     "RollbackSnapshot": (),
@@ -142,6 +142,8 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ended]:
             ]  # fmt: skip
             assert len(started) <= 1
             began[action, number] = started[0] if started else ""
+            if action == "RequestImage":  # else the next life fetches two at once, and dies of either
+                assert run("settle") == 0
         assert run("settle") == 0
         events = files.events_of(place.journal)
         for case, operation in began.items():

@@ -32,6 +32,9 @@ MUCH_BYTES = 16 << 20
 STATISTICS_SECONDS = 5.0
 """How often it is looked how much was written, at most."""
 
+REST_FACTOR = 30
+"""A look that takes long, at many datasets, is followed by so many times as long without one."""
+
 RESTART_SECONDS = 5.0
 """A child that dies is not started more often than that."""
 
@@ -189,17 +192,19 @@ class Statistics:
         self._directory = f"{_KSTAT}/{pool}"
         self._pool = pool
         self._clock = clock
-        self._looked_at = -STATISTICS_SECONDS
+        self._due_at = clock()
         self._written: dict[str, int] = {}
         self._sizes: dict[str, str] = {}
 
     def read(self) -> tuple[Sequence[str], bool]:
         """Names that much was written to, and whether a volume's size differs, since the last time."""
-        now = self._clock()
-        if now - self._looked_at < STATISTICS_SECONDS:
+        began = self._clock()
+        if began < self._due_at:
             return (), False
-        self._looked_at = now
-        return self._grown(), self._is_resized()
+        found = self._grown(), self._is_resized()
+        now = self._clock()
+        self._due_at = now + max(STATISTICS_SECONDS, REST_FACTOR * (now - began))
+        return found
 
     def _grown(self) -> Sequence[str]:
         found = []
