@@ -1,6 +1,7 @@
 """The ASGI application: who answers which path, and what every request goes through.
 
-Owns the order of things: uploads go to :mod:`imagestore.http.uploads`, which
+Owns the order of things: whoever asks is let in by :mod:`imagestore.http.gate`,
+or refused before anything is read; uploads go to :mod:`imagestore.http.uploads`, which
 reads their bodies piece by piece; any other request's body is read whole,
 within a limit and a time, before anybody sees the request; then the RPC path goes to
 :mod:`imagestore.http.rpc`, downloads to :mod:`imagestore.http.downloads`, and
@@ -17,6 +18,7 @@ from werkzeug.exceptions import HTTPException
 from imagestore.http import downloads, events, images, rpc, uploads
 from imagestore.http.answer import Answer, text_answer
 from imagestore.http.exchange import Exchange, connection_of
+from imagestore.http.gate import Gate
 from imagestore.http.incidents import one_line, report_incident
 from imagestore.http.settings import HttpSettings
 from imagestore.http.shims import (
@@ -35,8 +37,9 @@ METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 class Application:
     """What Hypercorn calls for each request."""
 
-    def __init__(self, service: Service, settings: HttpSettings) -> None:
+    def __init__(self, service: Service, settings: HttpSettings, gate: Gate) -> None:
         self._service = service
+        self._gate = gate
         self._settings = settings
         self._feeds = events.Feeds(service)
         self._quart = quart_application(service)
@@ -52,6 +55,10 @@ class Application:
 
     async def _serve(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         exchange = Exchange(scope, send)
+        refusal = self._gate.admit(exchange)
+        if refusal is not None:
+            await exchange.refuse_body(refusal, receive)
+            return
         if uploads.takes(exchange):
             await uploads.serve_upload(self._service, exchange, receive, self._settings)
             return

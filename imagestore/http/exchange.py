@@ -11,17 +11,14 @@ import trio
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 
 from imagestore.http.answer import Answer
+from imagestore.http.peers import PEER, Peer
 from imagestore.http.shims import BoundedStream, drop_rest
 from imagestore.service import Caller
 
+RPC_PATH = "/_mistify_RPC_"
+
 CONNECTION = "imagestore.connection"
 """The key in an ASGI scope's ``state`` under which the server puts the connection."""
-
-
-def principal_of(scope: HTTPScope) -> str:
-    """Who asks: the peer's address, without the port.  Goes into every event."""
-    client = scope["client"]
-    return client[0] if client else "local"
 
 
 def connection_of(scope: HTTPScope) -> BoundedStream:
@@ -29,6 +26,13 @@ def connection_of(scope: HTTPScope) -> BoundedStream:
     connection = scope["state"][CONNECTION]
     assert isinstance(connection, BoundedStream)
     return connection
+
+
+def peer_of(scope: HTTPScope) -> Peer:
+    """Who is at the other end of the connection that a request came on."""
+    peer = scope["state"][PEER]
+    assert isinstance(peer, Peer)
+    return peer
 
 
 class Exchange:
@@ -44,7 +48,9 @@ class Exchange:
         self.headers: dict[str, str] = {}
         for name, value in scope["headers"]:
             self.headers.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
-        self.caller = Caller(principal=principal_of(scope))
+        self.peer = peer_of(scope)
+        self.caller = Caller(principal=self.peer.principal, role="reader")
+        """Who asks, once the gate has said so; until then somebody who may not do anything."""
         self.send = send
         self.connection = connection_of(scope)
 

@@ -20,12 +20,14 @@ from msgspec import Raw, Struct
 from imagestore.errors import ImageStoreError
 from imagestore.http import rpc2
 from imagestore.http.answer import JSON_TYPE, NOSNIFF, TEXT_TYPE, Answer, choose_coding, coded, text_answer
+from imagestore.http.exchange import RPC_PATH
 from imagestore.http.incidents import one_line, report_incident
 from imagestore.http.json_text import MalformedJson, document_of, elements, kind_of, members, value
+from imagestore.http.permission import check_call
 from imagestore.http.shapes import WrongType, describe, read_request
 from imagestore.service import METHODS_BY_NAME, SERVICE_NAME, Caller, Method, Receipt, Service
 
-PATH = "/_mistify_RPC_"
+PATH = RPC_PATH
 
 THREAD_BYTES = 256 << 10
 """Bodies larger than this are compressed in a thread, so that nobody waits for them."""
@@ -205,6 +207,7 @@ async def perform(service: Service, caller: Caller, call: Call) -> Answer:
         raise Refusal(400, str(error)) from None
     result, error_text = b"null", b"null"
     try:
+        check_call(caller, call.method, request)
         result = _encode(await service.call(call.method, request, caller))
     except ImageStoreError as error:
         error_text = _encode(one_line(str(error)))

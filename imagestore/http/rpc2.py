@@ -18,11 +18,13 @@ import msgspec
 import trio
 from msgspec import Raw, Struct, structs
 
-from imagestore.errors import Blocked, ImageStoreError
+from imagestore.errors import ImageStoreError
 from imagestore.http.answer import JSON_TYPE, NOSNIFF, Answer
 from imagestore.http.incidents import one_line, report_incident
 from imagestore.http.json_text import MalformedJson, document_of, elements, kind_of, members, value
 from imagestore.http.openrpc import DISCOVER, document
+from imagestore.http.permission import check_call
+from imagestore.http.problems import problem_of
 from imagestore.http.shapes import WrongType, read_request
 from imagestore.service import METHODS_BY_NAME, SERVICE_NAME, Caller, Service
 
@@ -158,6 +160,7 @@ async def _perform(service: Service, caller: Caller, request: _Request) -> bytes
     except (MalformedJson, WrongType) as error:
         raise _Failure(INVALID_PARAMS, str(error)) from None
     try:
+        check_call(caller, method, parameter)
         return _encode(await service.call(method, parameter, caller))
     except ImageStoreError as error:
         raise _Failure(error.code, one_line(str(error)), problem_of(error)) from error
@@ -176,24 +179,6 @@ def _parameter(params: Raw | None) -> object:
     if len(sent) > 1:
         raise WrongType(f"params holds {len(sent)} elements; a method takes one object")
     return value(sent[0]) if sent else None
-
-
-def problem_of(error: ImageStoreError) -> dict[str, object]:
-    """An error of the store as a problem (RFC 9457), with what a program needs to go on."""
-    problem: dict[str, object] = {
-        "type": "about:blank",
-        "title": one_line(str(error)),
-        "status": error.http_status,
-        "retryable": error.retryable,
-        "error": type(error).__name__,
-    }
-    if error.detail:
-        problem["detail"] = one_line(error.detail)
-    if error.operation:
-        problem["operation"] = error.operation
-    if isinstance(error, Blocked) and error.blockers:
-        problem["blockers"] = error.blockers
-    return problem
 
 
 def _error(code: int, message: str, identity: Raw, data: dict[str, object] | None = None) -> bytes:

@@ -1,6 +1,6 @@
-"""The HTTP server of a running store: sockets, Hypercorn, and the end.
+"""The HTTP server of a running store: connections, Hypercorn, and the end.
 
-Owns the listening socket, the bound on connections, and the phases of
+Owns who is at the other end of a connection, the bound on connections, and the phases of
 stopping: accept no more, close idle connections, let requests under way finish
 within ``grace_seconds``, then cut.  When :func:`serve_http` returns, no
 connection is left.
@@ -10,10 +10,10 @@ through its ``serve``: so each is a :class:`~imagestore.http.shims.BoundedStream
 that can be cut, and a faster front can be put before it.
 """
 
-import errno
 import logging
-import os
 import socket
+import ssl
+from collections.abc import Sequence
 from functools import partial
 
 import trio
@@ -24,17 +24,27 @@ from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 
-from imagestore.errors import ConfigError
+from imagestore.access import source_of
 from imagestore.http.app import Application
 from imagestore.http.exchange import CONNECTION
+from imagestore.http.gate import Gate
 from imagestore.http.incidents import report_incident
-from imagestore.http.settings import HttpSettings
+from imagestore.http.listeners import open_listener
+from imagestore.http.peers import (
+    PEER,
+    Peer,
+    Users,
+    certificate_of,
+    peer_of_address,
+    peer_of_certificate,
+    was_unverified,
+)
+from imagestore.http.settings import AccessSettings, HttpSettings
 from imagestore.http.shims import BoundedStream
 from imagestore.service import Service
 
 logger = logging.getLogger(__name__)
 
-BACKLOG = 1024
 _BUSY = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\n"
     b"Content-Length: 21\r\nConnection: close\r\nRetry-After: 1\r\n\r\ntoo many connections\n"
@@ -48,6 +58,9 @@ async def serve_http(
     port: int,
     shutdown: trio.Event,
     settings: HttpSettings | None = None,
+    access: AccessSettings | None = None,
+    tls: ssl.SSLContext | None = None,
+    unix: trio.SocketListener | None = None,
     task_status: trio.TaskStatus[tuple[str, int]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve ``service`` until ``shutdown`` is set and the requests under way have ended.
@@ -58,64 +71,17 @@ async def serve_http(
         port: TCP port; 0 takes a free one.
         shutdown: once set, nothing more is accepted.
         settings: limits; None means the defaults.
+        access: whom it trusts; None means this machine.
+        tls: what TCP connections are encrypted with, if they are.
+        unix: a Unix socket to serve as well; its peers are known by their users.
         task_status: told the address and port as soon as connections are accepted.
 
     Raises:
         ConfigError: the address cannot be listened on; says what to do.
     """
-    settings = settings or HttpSettings()
+    server = _Server(service, settings or HttpSettings(), access or AccessSettings(), tls)
     async with await open_listener(host, port) as listener:
-        await _Server(service, settings).run(listener, shutdown, task_status)
-
-
-async def open_listener(host: str, port: int) -> trio.SocketListener:
-    """A listening socket on the first address of ``host``.
-
-    Raises:
-        ConfigError: naming the address, and what to do.
-    """
-    try:
-        addresses = await trio.socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-    except OSError as error:
-        raise ConfigError(
-            f"cannot listen on {host}: {error.strerror}; give an address of this machine"
-        ) from None
-    family, kind, protocol, _, address = addresses[0]
-    listener = trio.socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Inherited by every connection; found out: a peer that vanished while it waits for an answer.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
-        await listener.bind(address)
-        listener.listen(BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise ConfigError(_why_not(host, port, error)) from None
-    return trio.SocketListener(listener)
-
-
-def _why_not(host: str, port: int, error: OSError) -> str:
-    where = f"{host}:{port}" if ":" not in host else f"[{host}]:{port}"
-    match error.errno:
-        case errno.EADDRINUSE:
-            return (
-                f"port {port} is in use: stop what listens on {where}, or choose another with --port"
-                " (0 takes a free one)"
-            )
-        case errno.EADDRNOTAVAIL:
-            return f"cannot listen on {where}: not an address of this machine; 127.0.0.1 always is"
-        case errno.EACCES | errno.EPERM:
-            return (
-                f"cannot listen on {where}: no right to; ports below 1024 need root, choose a higher --port"
-            )
-        case _:
-            return (
-                f"cannot listen on {where}: {os.strerror(error.errno or 0)}; choose another address or port"
-            )
+        await server.run([listener] if unix is None else [listener, unix], shutdown, task_status)
 
 
 def hypercorn_config(settings: HttpSettings) -> Config:
@@ -135,16 +101,22 @@ def hypercorn_config(settings: HttpSettings) -> Config:
 class _Server:
     """One run of the server: the application, and the connections it has."""
 
-    def __init__(self, service: Service, settings: HttpSettings) -> None:
+    def __init__(
+        self, service: Service, settings: HttpSettings, access: AccessSettings, tls: ssl.SSLContext | None
+    ) -> None:
         self._settings = settings
+        self._access = access
+        self._tls = tls
+        self._users = Users()
+        self._gate = Gate(service, access)
         self._config = hypercorn_config(settings)
-        self._application = ASGIWrapper(Application(service, settings))
+        self._application = ASGIWrapper(Application(service, settings, self._gate))
         self._context = WorkerContext(None)
         self._connections: dict[BoundedStream, None] = {}
 
     async def run(
         self,
-        listener: trio.SocketListener,
+        listeners: Sequence[trio.SocketListener],
         shutdown: trio.Event,
         task_status: trio.TaskStatus[tuple[str, int]],
     ) -> None:
@@ -153,7 +125,7 @@ class _Server:
             await application.start(lifespan.handle_lifespan)
             await lifespan.wait_for_startup()
             async with trio.open_nursery() as connections:
-                await self._accept(listener, shutdown, connections, task_status)
+                await self._accept(listeners, shutdown, connections, task_status)
                 await self._context.terminated.set()  # idle connections close themselves
                 connections.cancel_scope.deadline = trio.current_time() + self._settings.grace_seconds
             await lifespan.wait_for_shutdown()
@@ -161,22 +133,27 @@ class _Server:
 
     async def _accept(
         self,
-        listener: trio.SocketListener,
+        listeners: Sequence[trio.SocketListener],
         shutdown: trio.Event,
         connections: trio.Nursery,
         task_status: trio.TaskStatus[tuple[str, int]],
     ) -> None:
         async with trio.open_nursery() as accepting:
             await accepting.start(
-                partial(trio.serve_listeners, self._serve_connection, [listener], handler_nursery=connections)
+                partial(
+                    trio.serve_listeners, self._serve_connection, list(listeners), handler_nursery=connections
+                )
             )
-            host, port, *_ = listener.socket.getsockname()
+            host, port, *_ = listeners[0].socket.getsockname()
             task_status.started((host, port))
             await shutdown.wait()
             accepting.cancel_scope.cancel()
 
     async def _serve_connection(self, stream: trio.SocketStream) -> None:
-        connection = BoundedStream(stream, stall_seconds=self._settings.stall_seconds)
+        encrypted: trio.SSLStream[trio.SocketStream] | None = None
+        if self._tls is not None and stream.socket.family != socket.AF_UNIX:
+            encrypted = trio.SSLStream(stream, self._tls, server_side=True, https_compatible=True)
+        connection = BoundedStream(encrypted or stream, stall_seconds=self._settings.stall_seconds)
         if len(self._connections) >= self._settings.max_connections and not self._let_one_go():
             await _turn_away(connection)
             return
@@ -185,10 +162,33 @@ class _Server:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_abort_when_cancelled, connection)
                 nursery.start_soon(connection.close_after_hangup)
-                await self._run_protocol(connection)
+                peer = await self._greet(stream, encrypted)
+                if peer is not None:
+                    await self._run_protocol(connection, peer)
                 nursery.cancel_scope.cancel()
         finally:
             self._connections.pop(connection, None)
+
+    async def _greet(
+        self, stream: trio.SocketStream, encrypted: trio.SSLStream[trio.SocketStream] | None
+    ) -> Peer | None:
+        """Who is there; None if it has gone, or its handshake failed."""
+        try:
+            if stream.socket.family == socket.AF_UNIX:
+                return await self._users.peer_of(stream.socket)
+            host = stream.socket.getpeername()[0]
+        except OSError:
+            return None
+        if encrypted is None:
+            return peer_of_address(host, self._access)
+        try:
+            with trio.fail_after(self._settings.handshake_seconds):
+                await encrypted.do_handshake()
+        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError) as error:
+            if was_unverified(error):
+                self._gate.distrust(source_of(host), host, "a certificate that is not good")
+            return None
+        return peer_of_certificate(host, certificate_of(encrypted), self._access)
 
     def _let_one_go(self) -> bool:
         """Close the connection that has been idle for longest. False: all are being served."""
@@ -200,9 +200,9 @@ class _Server:
         longest.abort()
         return True
 
-    async def _run_protocol(self, connection: BoundedStream) -> None:
+    async def _run_protocol(self, connection: BoundedStream, peer: Peer) -> None:
         """Hypercorn's part; a defect there costs this connection and no other."""
-        state = ConnectionState({CONNECTION: connection})
+        state = ConnectionState({CONNECTION: connection, PEER: peer})
         try:
             await TCPServer(
                 self._application,

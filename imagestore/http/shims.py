@@ -62,13 +62,16 @@ class ClientGone(Exception):
 
 
 class BoundedStream(trio.abc.HalfCloseableStream):
-    """A connection on which no send outlasts ``stall_seconds``.
+    """A connection on which no send outlasts ``stall_seconds``; encrypted or not, Hypercorn sees no TLS.
 
     ``socket`` is there for Hypercorn, which asks it for the addresses.
     """
 
-    def __init__(self, stream: trio.SocketStream, *, stall_seconds: float) -> None:
-        self.socket = stream.socket
+    def __init__(
+        self, stream: trio.SocketStream | trio.SSLStream[trio.SocketStream], *, stall_seconds: float
+    ) -> None:
+        plain = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
+        self.socket = plain.socket
         self.lingers = False
         """Whether the rest of what the client sends is dropped before closing."""
         self._stream = stream
@@ -151,7 +154,8 @@ class BoundedStream(trio.abc.HalfCloseableStream):
         return data
 
     async def send_eof(self) -> None:
-        await self._stream.send_eof()
+        if isinstance(self._stream, trio.SocketStream):
+            await self._stream.send_eof()  # TLS has no half: closing says that it is the end
 
     async def aclose(self) -> None:
         if self.lingers and not self._at_end.is_set():
@@ -159,7 +163,8 @@ class BoundedStream(trio.abc.HalfCloseableStream):
             with trio.move_on_after(LINGER_SECONDS):
                 await self._drain()
         self._hung_up()
-        await self._stream.aclose()
+        with trio.move_on_after(self._stall_seconds):  # TLS says goodbye, to somebody who may not listen
+            await self._stream.aclose()
 
     async def close_after_hangup(self) -> None:
         """Close once the client has hung up and nothing is under way for it any more."""

@@ -22,6 +22,8 @@ from imagestore.errors import ImageStoreError, InvalidArgument
 from imagestore.http.answer import JSON_TYPE, NOSNIFF, Answer
 from imagestore.http.exchange import Exchange
 from imagestore.http.incidents import one_line, report_incident
+from imagestore.http.permission import check
+from imagestore.http.problems import PROBLEM_TYPE
 from imagestore.http.rpc import Refusal, asking, with_receipt
 from imagestore.http.settings import HttpSettings
 from imagestore.http.shims import BodyTooSlow, ClientGone
@@ -31,8 +33,6 @@ from imagestore.service import Caller, Receipt, Service, Upload
 PATH = "/volumes/receive"
 IMAGE_PATH = "/images/upload"
 PATHS = (PATH, IMAGE_PATH)
-
-PROBLEM_TYPE = (b"content-type", b"application/problem+json")
 
 _FLAGS = {"": True, "1": True, "true": True, "0": False, "false": False}
 
@@ -127,11 +127,14 @@ async def _answer(
 def _opened(
     service: Service, exchange: Exchange, caller: Caller
 ) -> AbstractAsyncContextManager[Upload[Struct]]:
-    """Where the body goes. Raises InvalidArgument."""
+    """Where the body goes. Raises InvalidArgument, Forbidden."""
     if exchange.path == IMAGE_PATH:
         request = read_upload_request(exchange.query)
         return service.upload_image(request, caller, content_length=exchange.declared_bytes)
-    return service.receive(read_receive_request(exchange.query), caller)
+    received = read_receive_request(exchange.query)
+    if received.force:
+        check(caller, "receive with force", "admin")
+    return service.receive(received, caller)
 
 
 class PacedBody:

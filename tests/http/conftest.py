@@ -1,12 +1,16 @@
 """A real server on loopback, in the test's own nursery, over a store in memory."""
 
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from functools import partial
 
 import pytest
 import trio
 
+from imagestore.http.listeners import open_unix_listener
 from imagestore.http.server import serve_http
-from imagestore.http.settings import HttpSettings
+from imagestore.http.settings import AccessSettings, HttpSettings
 from imagestore.service import Service
 from tests.http.memory_store import MemoryStore
 
@@ -23,24 +27,23 @@ class RunningServer:
         self.ended = trio.Event()
 
     async def run(
-        self, service: Service, settings: HttpSettings, *, task_status: trio.TaskStatus[None]
+        self,
+        service: Service,
+        settings: HttpSettings,
+        access: AccessSettings | None,
+        tls: ssl.SSLContext | None,
+        socket: str,
+        *,
+        task_status: trio.TaskStatus[None],
     ) -> None:
-        async with trio.open_nursery() as nursery:
-            self.address = await nursery.start(self._serve, service, settings)
+        async with AsyncExitStack() as opened, trio.open_nursery() as nursery:
+            unix = await opened.enter_async_context(open_unix_listener(socket)) if socket else None
+            serve = partial(
+                serve_http, host="127.0.0.1", port=0, shutdown=self.shutdown, settings=settings, access=access
+            )
+            self.address = await nursery.start(partial(serve, tls=tls, unix=unix), service)
             task_status.started()
         self.ended.set()
-
-    async def _serve(
-        self, service: Service, settings: HttpSettings, *, task_status: trio.TaskStatus[tuple[str, int]]
-    ) -> None:
-        await serve_http(
-            service,
-            host="127.0.0.1",
-            port=0,
-            shutdown=self.shutdown,
-            settings=settings,
-            task_status=task_status,
-        )
 
 
 Start = Callable[..., Awaitable[RunningServer]]
@@ -53,11 +56,18 @@ def store() -> MemoryStore:
 
 @pytest.fixture
 async def start(nursery: trio.Nursery, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Start]:
-    """Start a server over a service, with the limits given.  No connection may fail in it."""
+    """Start a server over a service, with the limits and doors given.  No connection may fail in it."""
 
-    async def start(service: Service, settings: HttpSettings | None = None) -> RunningServer:
+    async def start(
+        service: Service,
+        settings: HttpSettings | None = None,
+        *,
+        access: AccessSettings | None = None,
+        tls: ssl.SSLContext | None = None,
+        socket: str = "",
+    ) -> RunningServer:
         server = RunningServer()
-        await nursery.start(server.run, service, settings or HttpSettings())
+        await nursery.start(server.run, service, settings or HttpSettings(), access, tls, socket)
         return server
 
     with trio.fail_after(PATIENCE_SECONDS):

@@ -41,7 +41,7 @@ from tests.http.memory_sources import MemorySources
 from tests.http.memory_tokens import MemoryTokens
 
 
-class MemoryStore(MemorySources, MemoryImages, MemoryTokens):
+class MemoryStore(MemorySources, MemoryTokens, MemoryImages):
     """A pool called ``mem``; ``requestable`` are the images its source has, by size in MiB."""
 
     def __init__(self, requestable: dict[str, int] | None = None) -> None:

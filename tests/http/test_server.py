@@ -7,7 +7,8 @@ import trio
 import trio.testing
 
 from imagestore.errors import ConfigError
-from imagestore.http.server import open_listener, serve_http
+from imagestore.http.listeners import open_listener
+from imagestore.http.server import serve_http
 from imagestore.http.settings import HttpSettings
 from imagestore.service import Readiness
 from tests.http.conftest import Start
