@@ -44,6 +44,8 @@ class Book:
         self.models: list[Model] = [{} for _ in range(clients)]
         self.maybe: list[Model | None] = [None for _ in range(clients)]
         """The model if the client's last call, whose outcome nobody knows, did happen."""
+        self.happened: list[bool | None] = [None for _ in range(clients)]
+        """Whether that call did happen, once that was seen; None if nobody can tell."""
         self.shared = Sightings()
         self.now = 0
         self.acknowledged = self.refused = self.unknown = 0
@@ -55,16 +57,20 @@ class Book:
 
     # -- calls ------------------------------------------------------------------------
 
-    def begin(self, client: int, call: Call) -> "Entry":
+    def begin(self, client: int, call: Call, *, again: bool = False) -> "Entry":
+        """``again``: the call of an earlier life, which must not happen twice."""
         changes = _shared_changes(call, self.tick())
         for change in changes:
+            change.sure &= not again  # it may have happened before, and been undone by others since
             self.shared.add(change)
         if not changes:
             try:
                 self.maybe[client] = expected.after(self.models[client], call)
             except ImageStoreError:
                 self.maybe[client] = None
-        return Entry(self, client, call, changes)
+        if not again:
+            self.happened[client] = None
+        return Entry(self, client, call, changes, again=again)
 
     def resolve(self, client: int, ground: PoolGround) -> list[str]:
         """See what came of a client's last call, which has ended; says what is wrong."""
@@ -106,6 +112,8 @@ class Book:
         actual = own_part(client, ground)
         before, after = self.models[client], self.maybe[client]
         self.maybe[client] = None
+        if after is not None and after != before:
+            self.happened[client] = actual == after
         if actual == before:
             return []
         if after is not None and actual == after:
@@ -117,14 +125,15 @@ class Book:
 class Entry:
     """A call under way."""
 
-    def __init__(self, book: Book, client: int, call: Call, changes: list[Change]) -> None:
+    def __init__(self, book: Book, client: int, call: Call, changes: list[Change], *, again: bool) -> None:
+        self._again = again and not changes
         self._book = book
         self._client = client
         self._call = call
         self._changes = changes
 
-    def succeeded(self) -> None:
-        """Raises Wrong if it should have been refused."""
+    def succeeded(self, ground: PoolGround) -> None:
+        """Raises Wrong if it should have been refused, or was done twice."""
         book, now = self._book, self._book.tick()
         book.acknowledged += 1
         for change in self._changes:
@@ -132,11 +141,26 @@ class Entry:
             change.happened = True
         if self._changes:
             return
+        if self._again:
+            self._check_once(ground)
+            return
         after = book.maybe[self._client]
         if after is None:
             raise Wrong(f"client {self._client}: {self._call} succeeded and should have been refused")
         book.models[self._client] = after
         book.maybe[self._client] = None
+
+    def _check_once(self, ground: PoolGround) -> None:
+        """What is there now is right if the call has happened once, in whichever life."""
+        book, client = self._book, self._client
+        happened = book.happened[client]
+        if happened:
+            book.maybe[client] = None
+        elif happened is False and book.maybe[client] is not None:
+            book.models[client] = book.maybe[client] or {}
+        book.happened[client] = None
+        for wrong in book.resolve(client, ground):
+            raise Wrong(f"{self._call} was made again with its key: {wrong}")
 
     def failed(self, error: ImageStoreError) -> None:
         """Raises Wrong if it should not have been refused, or not for that."""
@@ -150,6 +174,8 @@ class Entry:
         if self._changes:
             return
         book.maybe[self._client] = None
+        if self._again and book.happened[self._client] and not isinstance(error, book.may_pass):
+            raise Wrong(f"{call} had succeeded, and was refused when it was made again: {error}")
         if isinstance(error, book.may_pass) or expected.is_refusal(error, call, book.models[self._client]):
             return
         if expected.needs_image(call) and isinstance(error, NotFound | FetchFailed):

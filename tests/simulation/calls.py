@@ -17,7 +17,8 @@ class Call(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One call of one client, ``pause`` seconds after its last one was answered.
 
     ``patience``: after so many seconds the caller goes away (0: never).
-    ``in_use``: a guest has the disk open meanwhile.
+    ``in_use``: a guest has the disk open meanwhile.  ``keyed``: with an
+    idempotency key; it is made again in the next life if its answer is lost.
     """
 
     kind: str
@@ -28,5 +29,6 @@ class Call(Struct, frozen=True, kw_only=True, omit_defaults=True):
     flag: bool = False
     force: bool = False
     in_use: bool = False
+    keyed: bool = False
     pause: float = 0.0
     patience: float = 0.0

@@ -1,15 +1,16 @@
 """Clients: each works through its script, over crashes, and notes what it was told."""
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import trio
+from msgspec import Struct
 
 from imagestore import names
 from imagestore.errors import ImageStoreError, OutcomeUnknown
 from imagestore.events.state import State
 from imagestore.model import GuestRequest, ImageRequest, SnapshotRequest, VolumeRequest
-from imagestore.service import Caller
+from imagestore.service import METHODS, Caller
 from imagestore.store import Store
 from tests.simulation import expected
 from tests.simulation.book import Book, Wrong
@@ -18,6 +19,8 @@ from tests.simulation.machine import Machine
 from tests.simulation.network import token_of
 from tests.simulation.poolground import PoolGround
 from tests.simulation.simulatedpool import SimulatedPool
+
+BY_ATTRIBUTE = {method.attribute: method for method in METHODS}
 
 AFTERMATH_SECONDS = 3.0
 """What a caller left behind that went away has begun by then, at the latest."""
@@ -48,27 +51,33 @@ class Client:
 
     async def work(self, life: Place) -> None:
         """Go on with the script; return at its end, or when it is of no use in this life."""
+        if self.call is not None and self.call.keyed and self._position:
+            if not await self._make(self.call, life, again=True):
+                return
+            self.call = None
         while self._position < len(self._script):
             call = self._script[self._position]
             await trio.sleep(call.pause)
             self._position += 1
             self.call = call
-            goes_on = await self._make(call, life)
-            self.call = None
-            if not goes_on:
+            if not await self._make(call, life):
                 return
+            self.call = None
 
-    async def _make(self, call: Call, life: Place) -> bool:
+    async def _make(self, call: Call, life: Place, *, again: bool = False) -> bool:
+        """Make a call; ``again``: with its key, because nobody knows what came of it in another life."""
         if call.kind == "write":
             self._write(call.name, life)
             return True
         principal = f"client-{self._number}-{self._position}"
-        entry = self._book.begin(self._number, call)
+        entry = self._book.begin(self._number, call, again=again)
         life.pool.in_use |= (in_use := self._used_by(call))
         error: ImageStoreError | None = None
         with trio.CancelScope(deadline=trio.current_time() + (call.patience or float("inf"))) as scope:
             try:
-                await _request(life.store, call, Caller(principal=principal))
+                attribute, request = _request(call)
+                key = f"key-{self._position}" if call.keyed else ""
+                await life.store.call(BY_ATTRIBUTE[attribute], request, Caller(principal=principal, key=key))
             except ImageStoreError as refusal:
                 error = refusal
         if life.machine.dead:
@@ -84,7 +93,7 @@ class Client:
             return True
         life.pool.in_use -= in_use
         if error is None:
-            entry.succeeded()
+            entry.succeeded(life.pool.ground)
         else:
             entry.failed(error)
         if not isinstance(error, OutcomeUnknown):
@@ -133,31 +142,32 @@ def _check_ended(principal: str, call: Call, state: State) -> None:
             raise Wrong(f"{call} was answered before its operation {record.id} had ended")
 
 
-def _request(store: Store, call: Call, caller: Caller) -> Awaitable[object]:
+def _request(call: Call) -> tuple[str, Struct]:
+    """The method's attribute in the table, and what it is asked."""
     snapshot = f"{call.name}@{call.argument}"
     match call.kind:
         case "create":
-            return store.create_volume(VolumeRequest(id=call.name, size=call.size), caller)
+            return "create_volume", VolumeRequest(id=call.name, size=call.size)
         case "clone":
-            return store.clone_image(ImageRequest(id=call.argument, dest=call.name), caller)
+            return "clone_image", ImageRequest(id=call.argument, dest=call.name)
         case "delete":
-            return store.delete_dataset(VolumeRequest(id=call.name, force=call.force), caller)
+            return "delete_dataset", VolumeRequest(id=call.name, force=call.force)
         case "snapshot":
             request = SnapshotRequest(id=call.name, dest=call.argument, recursive=call.flag)
-            return store.create_snapshot(request, caller)
+            return "create_snapshot", request
         case "unsnapshot":
-            return store.delete_snapshot(SnapshotRequest(id=snapshot), caller)
+            return "delete_snapshot", SnapshotRequest(id=snapshot)
         case "rollback":
             request = SnapshotRequest(id=snapshot, destroyMoreRecent=call.flag, force=call.force)
-            return store.rollback_snapshot(request, caller)
+            return "rollback_snapshot", request
         case "create-guest":
             disks = [{"image": disk.image, "size": disk.size} for disk in call.disks]
-            return store.create_guest_disks(GuestRequest(guest={"id": call.name, "disks": disks}), caller)
+            return "create_guest_disks", GuestRequest(guest={"id": call.name, "disks": disks})
         case "delete-guest":
-            return store.delete_guests_disks(GuestRequest(guest={"id": call.name}, force=call.force), caller)
+            return "delete_guests_disks", GuestRequest(guest={"id": call.name}, force=call.force)
         case "fetch":
-            return store.request_image(ImageRequest(id=call.name, type="kvm"), caller)
+            return "request_image", ImageRequest(id=call.name, type="kvm")
         case "delete-image":
-            return store.delete_image(ImageRequest(id=call.name), caller)
+            return "delete_image", ImageRequest(id=call.name)
         case _:
             raise AssertionError(call.kind)

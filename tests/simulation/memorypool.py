@@ -171,6 +171,10 @@ class MemoryPool:
         await self.look("users")
         return self.writers(name) if self.ground.existing(name).dataset.kind == "volume" else ()
 
+    async def those_in_use(self, wanted: Sequence[str]) -> Sequence[str]:
+        await self.look("those_in_use")
+        return [name for name in wanted if self.writers(name)]
+
     def check_unused(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
             if entry.dataset.kind == "volume":

@@ -60,6 +60,7 @@ def _timed(chance: random.Random, call: Call) -> Call:
         call,
         pause=chance.choice((0.0, 0.0, 0.01, 0.2)),
         patience=patience,
+        keyed=call.kind != "write" and chance.random() < 0.5,
     )
 
 
