@@ -15,7 +15,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 BIN := .venv/bin
 READY := .venv/ready
 CODE := imagestore tests benchmarks
-ZFS_SECONDS := 900
+ZFS_SECONDS := 1500
 SYSTEM_PACKAGES := btrfs-progs debootstrap e2fsprogs gpg gpg-agent gpgv prometheus qemu-utils systemd xfsprogs zfsutils-linux
 
 # No setting of the person who calls us (find-links, user installs, proxies' mirrors) may change
