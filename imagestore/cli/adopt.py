@@ -90,12 +90,15 @@ def _show(answer: AdoptResponse, output: Format, *, dry_run: bool, nothing: str)
 
 
 def _show_commands(commands: tuple[str, ...]) -> None:
-    """The commands of a dry run; they happen as one step, on these very datasets only."""
+    """The commands of a dry run."""
     for command in commands:
         click.echo(command)
     if commands:
+        named = "; OPERATION will be its id" if any("OPERATION" in command for command in commands) else ""
         click.echo(
-            "# nothing was done; all of this is one step, and OPERATION the id that it will have", err=True
+            "# nothing was done; the store changes all tags together or none, and only of these very "
+            f"datasets{named}",
+            err=True,
         )
 
 
