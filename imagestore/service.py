@@ -42,6 +42,16 @@ from imagestore.model import (
     VolumeRequest,
     VolumeResponse,
 )
+from imagestore.screen import (
+    ExplainRequest,
+    ExplainResponse,
+    GuestsRequest,
+    GuestsResponse,
+    SearchRequest,
+    SearchResponse,
+    StatusRequest,
+    StatusResponse,
+)
 
 Request = type[Struct]
 """A request type of ``imagestore.model``; ``http/shapes.py`` says how each is read."""
@@ -126,6 +136,10 @@ METHODS: tuple[Method, ...] = (
         role="admin",
     ),
     Method(name="GetDrift", attribute="get_drift", request=DriftRequest, mutates=False),
+    Method(name="GetStatus", attribute="get_status", request=StatusRequest, mutates=False),
+    Method(name="DescribeGuests", attribute="describe_guests", request=GuestsRequest, mutates=False),
+    Method(name="SearchEvents", attribute="search_events", request=SearchRequest, mutates=False),
+    Method(name="ExplainDataset", attribute="explain_dataset", request=ExplainRequest, mutates=False),
     Method(name="GetOperation", attribute="get_operation", request=OperationRequest, mutates=False),
     Method(name="ListOperations", attribute="list_operations", request=OperationRequest, mutates=False),
     Method(name="WaitOperation", attribute="wait_operation", request=OperationRequest, mutates=False),
@@ -337,6 +351,10 @@ class Service(Protocol):
     async def release_dataset(self, request: ReleaseRequest, caller: Caller = LOCAL) -> ReleaseResponse: ...
 
     async def get_drift(self, request: DriftRequest, caller: Caller = LOCAL) -> DriftResponse: ...
+    async def get_status(self, request: StatusRequest, caller: Caller = LOCAL) -> StatusResponse: ...
+    async def describe_guests(self, request: GuestsRequest, caller: Caller = LOCAL) -> GuestsResponse: ...
+    async def search_events(self, request: SearchRequest, caller: Caller = LOCAL) -> SearchResponse: ...
+    async def explain_dataset(self, request: ExplainRequest, caller: Caller = LOCAL) -> ExplainResponse: ...
     async def get_operation(self, request: OperationRequest, caller: Caller = LOCAL) -> OperationResponse: ...
     async def list_operations(
         self, request: OperationRequest, caller: Caller = LOCAL

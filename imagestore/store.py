@@ -278,6 +278,7 @@ class Store(Methods):
                 )
                 task_status.started()
                 await self._stop.wait()
+                    journal,
                 owners.cancel_scope.deadline = trio.current_time() + config.shutdown_seconds / 2
                 for actor in (retirement, receptions, fetcher, volumes, guests, keys):
                     actor.close()

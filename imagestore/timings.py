@@ -25,6 +25,17 @@ class Histogram:
         self.counts[bisect_left(BOUNDS_SECONDS, seconds)] += 1
         self.total_seconds += seconds
 
+    def quantile(self, share: float) -> float | None:
+        """What ``share`` of them took at most, in seconds; the last bound, beyond it. None of none."""
+        wanted, seen = share * sum(self.counts), 0
+        if not wanted:
+            return None
+        for bound, count in zip(BOUNDS_SECONDS, self.counts, strict=False):
+            seen += count
+            if seen >= wanted:
+                return bound
+        return BOUNDS_SECONDS[-1]
+
 
 class Timings:
     """See the module."""

@@ -12,7 +12,10 @@ PACKAGE = Path(imagestore.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 LONGEST_FILE_LINES = 500
 
-GROUND = {"", "errors", "names", "model", "identifiers", "timings", "guard", "access", "tokens"}
+GROUND = {
+    *("", "errors", "names", "model", "identifiers", "timings", "guard", "access", "tokens"),
+    *("condition", "screen", "sizes"),
+}
 """What everything may use: plain data, no effects."""
 
 MAY_IMPORT: dict[str, set[str]] = {
@@ -24,6 +27,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tokens": {"errors"},
     "model": {"access", "errors", "names"},
     "timings": set(),
+    "sizes": set(),
+    "condition": {"sizes"},
+    "screen": {"condition", "errors", "model", "names", "access"},
     "events": GROUND,
     "streams": GROUND,
     "pools": GROUND | {"streams"},

@@ -16,6 +16,8 @@ from imagestore.errors import JournalError, TemporarilyUnavailable
 from imagestore.events.catalogue import Envelope
 from imagestore.events.index import Bound, Index, IndexLost
 from imagestore.events.indexqueries import Wanted
+from imagestore.events.looking import Page, Story, search, story
+from imagestore.events.selection import Filter
 from imagestore.events.state import State
 
 _log = logging.getLogger(__name__)
@@ -104,6 +106,14 @@ class Archive:
     async def beginnings(self, seq: int) -> Sequence[Envelope]:
         """How the operations began that were under way after event ``seq``."""
         return await self._ask(lambda index: list(index.read(index.under_way(seq))))
+
+    async def search(self, wanted: Filter, *, text: str, limit: int) -> Page:
+        """The newest events that are asked for; see :func:`imagestore.events.looking.search`."""
+        return await self._ask(lambda index: search(index, wanted, text=text, limit=limit))
+
+    async def explain(self, dataset: str) -> Story:
+        """A dataset's past; see :func:`imagestore.events.looking.story`."""
+        return await self._ask(lambda index: story(index, dataset))
 
     async def _ask(self, question: Callable[[Index], _Answer]) -> _Answer:
         up_to = self._journal.state.seq

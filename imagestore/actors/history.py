@@ -129,6 +129,10 @@ class History:
         """Ended without ever having been accepted, the newest first."""
         return (entry for entry in reversed(self._ended.values()) if not entry.first_seq)
 
+    def ended(self) -> Iterable[Entry]:
+        """Those that have ended and are remembered, the newest first."""
+        return reversed(self._ended.values())
+
     def bound(self, key: str) -> Entry | None:
         """The newest accepted operation that is bound to a key's hash."""
         return self._by_key.get(key)

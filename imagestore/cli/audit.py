@@ -15,15 +15,15 @@ import click
 from msgspec import Struct
 
 from imagestore.cli.connection import examples
-from imagestore.cli.eventtext import describe, describe_intent
 from imagestore.cli.journal import journal_option
 from imagestore.cli.output import Column, Format, output_option, print_json, print_line, show_rows
-from imagestore.cli.sizes import show_bytes
 from imagestore.client import DEFAULT_SERVER
 from imagestore.errors import InvalidArgument
 from imagestore.events.catalogue import Envelope
+from imagestore.events.eventtext import describe, describe_intent
 from imagestore.events.selection import Filter, select, short
 from imagestore.events.state import DatasetRecord, ImageRecord, OperationRecord, State
+from imagestore.sizes import show_bytes
 
 _AGO = re.compile(r"([0-9]{1,9})([smhd])\Z")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}

@@ -20,11 +20,11 @@ from imagestore.cli.download import Wanted, fetch_file
 from imagestore.cli.imageservice import Hold, ImageService
 from imagestore.cli.narrator import Narrator
 from imagestore.cli.progress import progress
-from imagestore.cli.sizes import show_bytes
 from imagestore.cli.storeprocess import StoreProcess
 from imagestore.client import Client
 from imagestore.errors import ImageStoreError, InUse
 from imagestore.model import MIB
+from imagestore.sizes import show_bytes
 
 GUEST = "vm1"
 SNAPSHOT = f"guests/{GUEST}@before"

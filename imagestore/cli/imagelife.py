@@ -8,10 +8,10 @@ from msgspec import UNSET, UnsetType
 from imagestore.cli.connection import confirm, connected, examples, yes_option
 from imagestore.cli.images import IMAGE_COLUMNS, image
 from imagestore.cli.output import Column, Format, output_option, show_one, show_rows
-from imagestore.cli.sizes import show_bytes
 from imagestore.cli.snapshots import SNAPSHOT
 from imagestore.client import Client
 from imagestore.model import Image
+from imagestore.sizes import show_bytes
 
 _AGE = re.compile(r"([0-9]{1,9})([smhdw])\Z")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}

@@ -5,10 +5,11 @@ from msgspec import UNSET
 
 from imagestore.cli.connection import changing, confirm, connected, examples, yes_option
 from imagestore.cli.output import Column, Format, output_option, show_one, show_rows
-from imagestore.cli.sizes import show_bytes, show_mib
+from imagestore.cli.sizes import show_mib
 from imagestore.cli.volumes import VOLUME_COLUMNS
 from imagestore.client import Client
 from imagestore.model import Image
+from imagestore.sizes import show_bytes
 
 
 def _status(image: Image) -> str:

@@ -9,11 +9,11 @@ from imagestore.cli.audit import TIME
 from imagestore.cli.connection import connected, examples
 from imagestore.cli.output import Column, Format, output_option, show_one, show_rows
 from imagestore.cli.progress import progress, shows_progress
-from imagestore.cli.sizes import show_bytes
 from imagestore.errors import AnswerTimeout
 from imagestore.events.selection import short
 from imagestore.model import Operation, OperationRequest
 from imagestore.operationclient import OperationClient
+from imagestore.sizes import show_bytes
 from imagestore.wiretexts import error_of
 
 STATUSES = ("queued", "running", "succeeded", "failed", "cancelled", "refused")

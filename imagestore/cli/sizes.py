@@ -9,6 +9,7 @@ import re
 import click
 
 from imagestore.model import MIB, U64_MAX
+from imagestore.sizes import show_bytes
 
 _UNITS = {"": MIB, "K": 1 << 10, "M": MIB, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50}
 _SIZE = re.compile(r"([0-9]{1,15})(?:([KMGTP])(?:i?B)?)?\Z", re.IGNORECASE)
@@ -37,18 +38,6 @@ def parse_mib(text: str) -> int:
 def show_mib(size_mib: int) -> str:
     """``10G`` of 10240; one decimal where it is not even."""
     return show_bytes(size_mib * MIB)
-
-
-def show_bytes(size_bytes: int) -> str:
-    """``1.5G`` of 1610612736, ``0`` of nothing."""
-    if size_bytes < 1024:
-        return str(size_bytes)
-    size = float(size_bytes)
-    for unit in "KMGTPE":
-        size /= 1024
-        if size < 1000 or unit == "E":
-            return f"{size:.1f}".removesuffix(".0") + unit
-    raise AssertionError("unreachable: E is the last unit")
 
 
 class SizeType(click.ParamType[int]):

@@ -15,8 +15,8 @@ import click
 from imagestore.cli.connection import examples
 from imagestore.cli.output import Format, output_option, print_json, print_line, printable
 from imagestore.cli.progress import progress
-from imagestore.cli.sizes import show_bytes
 from imagestore.errors import InvalidArgument
+from imagestore.sizes import show_bytes
 
 if TYPE_CHECKING:
     from imagestore.streams.inspection import SnapshotReport, StreamReport

@@ -25,7 +25,7 @@ from imagestore.events import checkpoint as checkpoints
 from imagestore.events.catalogue import Envelope, OperationFinished, OperationStarted
 from imagestore.events.files import SYSTEM_FILES, Files
 from imagestore.events.follow import Follower, anchor_at, place_at
-from imagestore.events.indexqueries import Wanted, operations_query, search_query
+from imagestore.events.indexqueries import Wanted, named_query, operations_query, search_query
 from imagestore.events.log import Place, survey
 from imagestore.events.replay import envelopes
 from imagestore.events.selection import Filter, alias_of
@@ -348,6 +348,16 @@ class Index:
         operation, if any of it is about the thing asked for.
         """
         return [int(row[0]) for row in reversed(self._ask(*search_query(wanted, last)))]
+
+    def named(self, dataset: str, *, most: int, oldest: int = 0) -> list[int]:
+        """The seqs of what is about exactly this dataset, and of the beginnings and ends of those operations.
+
+        In order; of more than ``most`` the newest, and the ``oldest`` so many.
+        """
+        found = {int(row[0]) for row in self._ask(*named_query(dataset, most, newest=True))}
+        if len(found) == most:
+            found.update(int(row[0]) for row in self._ask(*named_query(dataset, oldest, newest=False)))
+        return sorted(found)
 
     # -- reading the journal where the index says -----------------------------------
 

@@ -68,6 +68,9 @@ def search_query(wanted: Filter, last: int | None) -> Query:
     """Rows of seq, the last first."""
     terms = ["seq >= ?"]
     values: list[object] = [min(wanted.from_seq, LARGEST)]
+    if wanted.before_seq is not None:
+        terms.append("seq < ?")
+        values.append(min(wanted.before_seq, LARGEST))
     for inside, names in _subjects(wanted):
         whole = "operation IN (SELECT operation FROM events WHERE operation IS NOT NULL AND " + inside + ")"
         terms.append("(" + inside + " OR " + whole + ")")
@@ -88,6 +91,23 @@ def search_query(wanted: Filter, last: int | None) -> Query:
             values.append(min(moment, LARGEST))
     query = "SELECT seq FROM events WHERE " + " AND ".join(terms)
     return query + " ORDER BY seq DESC LIMIT ?", [*values, -1 if last is None else last]
+
+
+def named_query(dataset: str, most: int, *, newest: bool) -> Query:
+    """Rows of seq: what is about exactly this dataset, and how those operations began and ended.
+
+    The ``most`` newest, the last first; or the oldest, the first first.
+    """
+    query = (
+        "WITH about AS (SELECT seq FROM subjects WHERE word = "
+        "(SELECT number FROM words WHERE kind = 2 AND word = ?)), "
+        "changes AS (SELECT DISTINCT operation FROM events "
+        "WHERE operation IS NOT NULL AND seq IN (SELECT seq FROM about)) "
+        "SELECT seq FROM about UNION SELECT operation FROM changes UNION "
+        "SELECT last_seq FROM operations WHERE last_seq IS NOT NULL "
+        "AND first_seq IN (SELECT operation FROM changes) ORDER BY seq "
+    )
+    return query + ("DESC" if newest else "ASC") + " LIMIT ?", [dataset, most]
 
 
 def _subjects(wanted: Filter) -> Iterator[Query]:

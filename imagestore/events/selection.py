@@ -28,6 +28,7 @@ class Filter(Struct, frozen=True, kw_only=True):
     since_ns: int | None = None
     until_ns: int | None = None
     from_seq: int = 1
+    before_seq: int | None = None
 
     @property
     def has_subject(self) -> bool:
@@ -91,6 +92,7 @@ def short(operation: str) -> str:
 def _is_from(envelope: Envelope, wanted: Filter) -> bool:
     return (
         envelope.seq >= wanted.from_seq
+        and (wanted.before_seq is None or envelope.seq < wanted.before_seq)
         and (wanted.who is None or envelope.principal == wanted.who)
         and (wanted.operation is None or wanted.operation in (envelope.operation, short(envelope.operation)))
         and (not wanted.types or alias_of(envelope.event) in wanted.types)

@@ -32,6 +32,7 @@ from imagestore.model import (
     TokenRequest,
     VolumeRequest,
 )
+from imagestore.screen import ExplainRequest, GuestsRequest, SearchRequest, StatusRequest
 
 I64_MAX = (1 << 63) - 1
 
@@ -199,6 +200,25 @@ REQUESTS: dict[type[Struct], Object] = {
     ),
     DriftRequest: Object("rpc", "DriftRequest", {}),
     TokenRequest: Object("rpc", "TokenRequest", {"name": TEXT, "role": TEXT, "expiresSeconds": UINT64}),
+    StatusRequest: Object("rpc", "StatusRequest", {}),
+    GuestsRequest: Object("rpc", "GuestsRequest", {"id": TEXT, "after": TEXT, "limit": UINT64}),
+    ExplainRequest: Object("rpc", "ExplainRequest", {"id": TEXT}),
+    SearchRequest: Object(
+        "rpc",
+        "SearchRequest",
+        {
+            "text": TEXT,
+            "dataset": TEXT,
+            "guest": TEXT,
+            "image": TEXT,
+            "who": TEXT,
+            "operation": TEXT,
+            "type": TEXT,
+            "since": TEXT,
+            "before": UINT64,
+            "limit": UINT64,
+        },
+    ),
     OperationRequest: Object(
         "rpc",
         "OperationRequest",

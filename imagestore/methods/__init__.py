@@ -11,10 +11,13 @@ from imagestore.methods.adoption import AdoptionMethods
 from imagestore.methods.audit import AuditMethods
 from imagestore.methods.calls import CallMethods
 from imagestore.methods.feed import FeedMethods
+from imagestore.methods.guestlist import GuestListMethods
 from imagestore.methods.guests import GuestMethods
 from imagestore.methods.imagelife import ImageLifeMethods
 from imagestore.methods.imageuploads import ImageUploadMethods
 from imagestore.methods.keyeduploads import KeyedUploadMethods
+from imagestore.methods.past import PastMethods
+from imagestore.methods.status import StatusMethods
 from imagestore.methods.streams import StreamMethods
 from imagestore.methods.tokens import TokenMethods
 from imagestore.methods.volumes import VolumeMethods
@@ -25,11 +28,14 @@ __all__ = ["Actors", "Methods"]
 class Methods(
     KeyedUploadMethods,
     CallMethods,
+    StatusMethods,
+    PastMethods,
     ImageLifeMethods,
     ImageUploadMethods,
     VolumeMethods,
     StreamMethods,
     GuestMethods,
+    GuestListMethods,
     AdoptionMethods,
     FeedMethods,
     AuditMethods,

@@ -31,6 +31,7 @@ from imagestore.errors import (
     TemporarilyUnavailable,
 )
 from imagestore.events.feed import Feed
+from imagestore.events.journal import Journal
 from imagestore.model import (
     MIB,
     Snapshot,
@@ -64,6 +65,7 @@ class Actors:
         archive: Archive,
         keys: Keys,
         feed: Feed,
+        journal: Journal,
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self.operations = operations
@@ -75,6 +77,7 @@ class Actors:
         self.archive = archive
         self.keys = keys
         self.feed = feed
+        self.journal = journal
         self.now_ns = now_ns
 
 

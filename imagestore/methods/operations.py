@@ -4,8 +4,6 @@ What is not remembered any more, from this life of the store or those before
 it, comes out of the journal.
 """
 
-import datetime as dt
-
 import trio
 from msgspec import UNSET, structs
 
@@ -16,6 +14,7 @@ from imagestore.errors import InvalidArgument, NotFound
 from imagestore.events.catalogue import Envelope
 from imagestore.events.indexqueries import Wanted
 from imagestore.methods.addressing import Addressing
+from imagestore.methods.times import read_time, show_time
 from imagestore.model import Effect, Operation, OperationRequest, OperationResponse, Progress
 from imagestore.service import LOCAL, Caller
 
@@ -45,7 +44,7 @@ class OperationMethods(Addressing):
             who=request.who,
             outcome=request.status,
             dataset=self._relative(request.dataset),
-            since_ns=_read_time(request.since),
+            since_ns=read_time(request.since),
             before=request.before,
             limit=limit,
         )
@@ -138,9 +137,9 @@ class OperationMethods(Addressing):
             cancellable=entry.is_waiting
             or copying is not None
             or (fetch is not None and not fetch.is_publishing),
-            queued=_time(entry.queued_ns),
-            started=_time(entry.started_ns),
-            finished=_time(entry.finished_ns),
+            queued=show_time(entry.queued_ns),
+            started=show_time(entry.started_ns),
+            finished=show_time(entry.finished_ns),
             seq=entry.first_seq,
             lastSeq=entry.last_seq,
             attempts=entry.attempts,
@@ -170,24 +169,3 @@ def _is(entry: Entry, wanted: Wanted) -> bool:
         and (not wanted.dataset or names.is_within(subject, wanted.dataset))
         and entry.queued_ns >= wanted.since_ns
     )
-
-
-def _read_time(text: str) -> int:
-    """Nanoseconds since 1970; 0 of "". Raises InvalidArgument."""
-    if not text:
-        return 0
-    try:
-        moment = dt.datetime.fromisoformat(text)
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise InvalidArgument(detail=f"since: a time of RFC 3339 with its zone, not {text[:50]!r}")
-    return int(moment.timestamp() * 1_000_000_000)
-
-
-def _time(time_ns: int) -> str | None:
-    """RFC 3339 in UTC, to the microsecond; None of 0."""
-    if not time_ns:
-        return None
-    moment = dt.datetime.fromtimestamp(time_ns // 1_000_000_000, dt.UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{time_ns // 1000 % 1_000_000:06d}Z"

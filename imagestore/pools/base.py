@@ -262,6 +262,9 @@ class PoolDriver(Protocol):
     async def users(self, name: str) -> Sequence[str]:
         """Processes that have the volume open for writing, as ``pid 4242 qemu-system-x86``."""
 
+    async def those_in_use(self, wanted: Sequence[str]) -> Sequence[str]:
+        """Those of the volumes ``wanted`` that somebody has open for writing. One look for all of them."""
+
     # -- changing -----------------------------------------------------------
 
     async def create(self, creations: Sequence[Creation]) -> Sequence[Dataset]:

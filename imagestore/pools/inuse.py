@@ -15,7 +15,7 @@ import errno
 import fcntl
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import suppress
 
 from imagestore.errors import InUse
@@ -29,8 +29,11 @@ class Leases:
     def __init__(self) -> None:
         self._files: list[int] = []
 
-    def take(self, path: str) -> bool:
-        """Keep writers away from ``path``.  False: somebody has it open for writing."""
+    def take(self, path: str, *, unless: Callable[[str], object] | None = None) -> bool:
+        """Keep writers away from ``path``.  False: somebody has it open for writing.
+
+        A file that cannot be leased is judged by /proc, or told to ``unless`` if that is given.
+        """
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             # The default signal of a broken lease, SIGIO, would end the process; SIGURG is ignored.
@@ -41,6 +44,9 @@ class Leases:
             if error.errno == errno.EAGAIN:
                 return False
             if error.errno in _CANNOT_LEASE:
+                if unless is not None:
+                    unless(path)
+                    return True
                 return not writers(path)
             raise
         self._files.append(file)
@@ -81,11 +87,41 @@ def writers(path: str) -> list[str]:
     return found + list(_loop_devices(os.path.realpath(path)))
 
 
+def written_to(paths: Iterable[str]) -> set[str]:
+    """Those of ``paths``, plain files, that somebody has open for writing; what is missing has no writer."""
+    found: set[str] = set()
+    undecided: list[str] = []
+    for path in paths:
+        leases = Leases()
+        with suppress(FileNotFoundError):
+            try:
+                if not leases.take(path, unless=undecided.append):
+                    found.add(path)
+            finally:
+                leases.release()
+    return found | (seen_written_to(undecided) if undecided else set())
+
+
+def seen_written_to(paths: Iterable[str]) -> set[str]:
+    """Those of ``paths`` that a process has open for writing that we may look into. One look at /proc."""
+    wanted: dict[tuple[int, int], str] = {}
+    for path in paths:
+        with suppress(OSError):
+            status = os.stat(path)
+            wanted[status.st_dev, status.st_ino] = path
+    return {wanted[each] for pid in _pids() for each in _written_by(pid, wanted)}
+
+
 def _pids() -> list[int]:
     return sorted(int(name) for name in os.listdir("/proc") if name.isdigit())
 
 
 def _writes(pid: int, identity: tuple[int, int]) -> bool:
+    return next(_written_by(pid, {identity}), None) is not None
+
+
+def _written_by(pid: int, wanted: Container[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Which of the files ``wanted`` the process has open for writing."""
     # A process may end, or close a file, at any step of this.
     with suppress(OSError):
         for number in os.listdir(f"/proc/{pid}/fd"):
@@ -94,9 +130,9 @@ def _writes(pid: int, identity: tuple[int, int]) -> bool:
                 if not os.readlink(link).startswith("/"):
                     continue
                 status = os.stat(link)
-                if (status.st_dev, status.st_ino) == identity and _open_flags(pid, number) & os.O_ACCMODE:
-                    return True
-    return False
+                identity = (status.st_dev, status.st_ino)
+                if identity in wanted and _open_flags(pid, number) & os.O_ACCMODE:
+                    yield identity
 
 
 def _open_flags(pid: int, number: str) -> int:

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import trio
 
-from imagestore.cli.eventtext import describe
 from imagestore.events.catalogue import (
     CreateIntent,
     DatasetCreated,
@@ -32,6 +31,7 @@ from imagestore.events.catalogue import (
     SnapshotIntent,
 )
 from imagestore.events.commitgroup import Entry
+from imagestore.events.eventtext import describe
 from imagestore.events.journal import Journal, JournalSettings, open_journal
 from imagestore.events.segment import segment_name
 from tests.cli.conftest import Run

@@ -37,11 +37,12 @@ from imagestore.model import (
 )
 from imagestore.service import LOCAL, Caller, Download, Events, Method, Readiness, Upload
 from tests.http.memory_images import MemoryImages
+from tests.http.memory_screen import MemoryScreen
 from tests.http.memory_sources import MemorySources
 from tests.http.memory_tokens import MemoryTokens
 
 
-class MemoryStore(MemorySources, MemoryTokens, MemoryImages):
+class MemoryStore(MemorySources, MemoryTokens, MemoryImages, MemoryScreen):
     """A pool called ``mem``; ``requestable`` are the images its source has, by size in MiB."""
 
     def __init__(self, requestable: dict[str, int] | None = None) -> None:

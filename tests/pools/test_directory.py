@@ -306,6 +306,8 @@ class TestContent:
         with opened_for_writing(harness.pool.device("v")) as writer:
             (user,) = await harness.pool.users("v")
             assert user.startswith(f"pid {writer.pid} python")
+            await volume(harness.pool, "w")
+            assert await harness.pool.those_in_use(["w", "v", "gone"]) == ["v"]
 
     async def test_by_force_the_writer_keeps_the_old_file(self, harness: DirectoryHarness) -> None:
         made = await volume(harness.pool, "v", content=b"old".ljust(512))

@@ -84,7 +84,7 @@ from imagestore.pools.directory.ground import Ground, guarded, seen_writers, wri
 from imagestore.pools.directory.intake import DirectoryIntake
 from imagestore.pools.directory.opening import busy, open_parts, prepare_directories, spend_reserve, try_lock
 from imagestore.pools.directory.sinks import RawSink
-from imagestore.pools.inuse import is_open_for_writing
+from imagestore.pools.inuse import is_open_for_writing, written_to
 
 _LOCK_POLL_SECONDS = 0.05
 _MEASURED_AT_ONCE = 256
@@ -254,6 +254,19 @@ class DirectoryPool:
                 return ()
 
         return await self._ground.work("looking for users of a disk", look)
+
+    async def those_in_use(self, wanted: Sequence[str]) -> Sequence[str]:
+        def look() -> Sequence[str]:
+            found = {name: self._ground.catalog.find(name) for name in wanted}
+            paths = {
+                name: self._ground.files.path(entry.file)
+                for name, entry in found.items()
+                if entry is not None and entry.dataset.kind == "volume"
+            }
+            written = written_to(paths.values())
+            return [name for name, path in paths.items() if path in written]
+
+        return await self._ground.work("looking for users of disks", look)
 
     # -- changing ---------------------------------------------------------------
 

@@ -19,7 +19,7 @@ import trio
 
 from imagestore import names
 from imagestore.errors import PoolError
-from imagestore.pools.inuse import writers
+from imagestore.pools.inuse import seen_written_to, writers
 
 NODES: Final = "/dev/zvol"
 
@@ -146,6 +146,17 @@ def users(path: str) -> list[str]:
     except OSError:
         return []
     return [*writers(path), *_mounts(number), *_holders(number)]
+
+
+def used(paths: Sequence[str]) -> set[str]:
+    """Those of the volumes at ``paths`` that somebody has open for writing; blocks."""
+    found = seen_written_to(paths)
+    for path in paths:
+        with suppress(OSError):
+            number = os.stat(path).st_rdev
+            if next(_mounts(number), None) or next(_holders(number), None):
+                found.add(path)
+    return found
 
 
 def _mounts(number: int) -> Iterator[str]:

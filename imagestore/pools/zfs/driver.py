@@ -173,6 +173,11 @@ class ZfsPool:
         row = await self.get(name)
         return await self._ground.users(name) if row.kind == "volume" else ()
 
+    async def those_in_use(self, wanted: Sequence[str]) -> Sequence[str]:
+        paths = {self.device(name): name for name in wanted}
+        used = await trio.to_thread.run_sync(devices.used, tuple(paths))
+        return [name for path, name in paths.items() if path in used]
+
     # -- changing ---------------------------------------------------------------
 
     async def create(self, creations: Sequence[Creation]) -> Sequence[Dataset]:

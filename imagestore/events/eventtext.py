@@ -7,7 +7,6 @@ checker sees to it.
 import datetime as dt
 from typing import assert_never
 
-from imagestore.cli.sizes import show_bytes
 from imagestore.events.catalogue import (
     Adoptee,
     AdoptIntent,
@@ -55,6 +54,7 @@ from imagestore.events.catalogue import (
     TokenCreated,
     TokenRevoked,
 )
+from imagestore.sizes import show_bytes
 
 
 def describe(event: Event) -> str:

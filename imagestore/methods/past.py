@@ -1,0 +1,90 @@
+"""The journal over RPC: searched, and asked where a dataset came from.
+
+Both bounded: what takes longer is for ``imagestore log`` and ``explain``,
+which read the files themselves.
+"""
+
+from imagestore.errors import InvalidArgument, NotFound
+from imagestore.events.catalogue import Envelope
+from imagestore.events.eventtext import describe
+from imagestore.events.lineage import Life
+from imagestore.events.selection import Filter, alias_of
+from imagestore.methods.operations import OperationMethods
+from imagestore.methods.times import read_time, show_time
+from imagestore.screen import (
+    EventLine,
+    ExplainRequest,
+    ExplainResponse,
+    LifeStory,
+    SearchRequest,
+    SearchResponse,
+)
+from imagestore.service import LOCAL, Caller
+
+PAGE = 50
+LARGEST_PAGE = 500
+"""Events of one answer, unless a limit is given, and at most."""
+
+MOST_CHARACTERS = 200
+"""Of a text that is looked for."""
+
+
+class PastMethods(OperationMethods):
+    """See the module."""
+
+    async def search_events(self, request: SearchRequest, caller: Caller = LOCAL) -> SearchResponse:
+        """The newest first."""
+        if len(request.text) > MOST_CHARACTERS:
+            raise InvalidArgument(detail=f"text: at most {MOST_CHARACTERS} characters")
+        wanted = Filter(
+            who=request.who or None,
+            dataset=self._relative(request.dataset) or None,
+            guest=request.guest or None,
+            image=request.image or None,
+            operation=request.operation or None,
+            types=tuple(part.strip() for part in request.type.split(",") if part.strip()),
+            since_ns=read_time(request.since) or None,
+            before_seq=request.before or None,
+        )
+        limit = min(request.limit or PAGE, LARGEST_PAGE)
+        page = await self._running().archive.search(wanted, text=request.text, limit=limit)
+        return SearchResponse(events=tuple(map(_line, page.events)), next=page.next)
+
+    async def explain_dataset(self, request: ExplainRequest, caller: Caller = LOCAL) -> ExplainResponse:
+        """Raises NotFound: the journal has never heard of it."""
+        dataset = self._relative(request.id)
+        if not dataset:
+            raise InvalidArgument("need an id")
+        story = await self._running().archive.explain(dataset)
+        told = story.lineage
+        if not told.lives and not told.attempts:
+            raise NotFound(detail=f"the journal knows nothing of {dataset}")
+        return ExplainResponse(
+            dataset=dataset,
+            lives=tuple(map(_life, told.lives)),
+            origins=tuple(map(_life, told.origins)),
+            attempts=tuple(map(_line, told.attempts)),
+            truncated=story.truncated,
+        )
+
+
+def _line(envelope: Envelope) -> EventLine:
+    return EventLine(
+        seq=envelope.seq,
+        time=show_time(envelope.time_ns) or "",
+        who=envelope.principal,
+        operation=envelope.operation,
+        event=alias_of(envelope.event),
+        what=describe(envelope.event),
+    )
+
+
+def _life(life: Life) -> LifeStory:
+    return LifeStory(
+        names=life.names,
+        role=life.role,
+        guid=f"{life.guid:x}",
+        origin=life.origin.name if life.origin is not None else "",
+        ended=life.ended,
+        events=tuple(map(_line, life.events)),
+    )

@@ -1,0 +1,26 @@
+"""Times on the wire: RFC 3339 in UTC, to the microsecond, and nanoseconds since 1970. Pure."""
+
+import datetime as dt
+
+from imagestore.errors import InvalidArgument
+
+
+def read_time(text: str) -> int:
+    """Nanoseconds since 1970; 0 of "". Raises InvalidArgument."""
+    if not text:
+        return 0
+    try:
+        moment = dt.datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise InvalidArgument(detail=f"since: a time of RFC 3339 with its zone, not {text[:50]!r}")
+    return int(moment.timestamp() * 1_000_000_000)
+
+
+def show_time(time_ns: int) -> str | None:
+    """None of 0."""
+    if not time_ns:
+        return None
+    moment = dt.datetime.fromtimestamp(time_ns // 1_000_000_000, dt.UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{time_ns // 1000 % 1_000_000:06d}Z"
