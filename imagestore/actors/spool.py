@@ -111,6 +111,13 @@ class Spools:
     def has_room(self, more: int) -> bool:
         return self.used_bytes + more <= self.quota_bytes
 
+    def full(self) -> NoSpace:
+        """The quota is used up."""
+        return NoSpace(
+            f"no space left in the spool: its quota is {self.quota_bytes} bytes",
+            detail="raise spool_bytes, or wait until other fetches have ended",
+        )
+
     def count(self, file: str, length: int) -> None:
         self._copies[file] = length
 
@@ -226,7 +233,7 @@ class Spool:
             return
         try:
             if not self._is_image and not self._spools.has_room(len(data)):
-                raise NoSpace(detail=f"the spool's quota of {self._spools.quota_bytes} bytes is used up")
+                raise self._spools.full()
             self._write(memoryview(data))
         except (OSError, NoSpace) as error:
             if self._is_needed:
@@ -267,7 +274,7 @@ class Spool:
     def write_unpacked(self, at: int, data: memoryview) -> None:
         """Write bytes of the disk format's unpacked file. Raises NoSpace, OSError."""
         if not self._spools.has_room(len(data)):
-            raise NoSpace(detail=f"the spool's quota of {self._spools.quota_bytes} bytes is used up")
+            raise self._spools.full()
         if self._unpacked < 0:
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
             self._unpacked = os.open(self.unpacked_path, flags, 0o600)
@@ -284,8 +291,7 @@ class Spool:
 
     def _trouble(self, error: BaseException) -> None:
         """A second copy is not worth a fetch's failure."""
-        reason = getattr(error, "detail", "") or str(error)
-        _log.warning("a body is kept no longer, after a crash its fetch begins anew: %s", reason)
+        _log.warning("a body is kept no longer, after a crash its fetch begins anew: %s", error)
         self.give_up()
 
     def give_up(self) -> None:

@@ -156,6 +156,13 @@ class RandomHistory:
             DestroyIntent(datasets=ids, image=chance.choice(["", "alpine"])),
             RollbackIntent(snapshots=ids, volumes=ids, newer=ids),
             FetchIntent(image="alpine", staging="images/.staging-1", source="", type="kvm"),
+            FetchIntent(
+                image="alpine",
+                staging="images/.staging-1",
+                source="https://cloud.example/alpine.qcow2",
+                sha256="cd" * 32,
+                size_bytes=1 << 20,
+            ),
             ReceiveIntent(
                 name=name,
                 staging="images/.staging-2",

@@ -212,6 +212,22 @@ async def test_over_the_quota_nothing_is_kept_and_the_fetch_goes_on(
     assert served.starts == [0, 0]
 
 
+@pytest.mark.parametrize("body", BODIES)
+async def test_a_spool_beside_the_pool_is_gone_on_from_as_well(
+    run: Run, service: ImageService, config: Config, body: bytes, tmp_path: Path
+) -> None:
+    """As with OpenZFS, where the pool makes no file its own."""
+    served = Ranged(service, body, cuts=[CUT + MIB])
+    elsewhere = tmp_path / "elsewhere"
+    async with broken_off(run, service, served, spool=str(elsewhere)):
+        pass
+    async with run(image_service=service.address, spool=str(elsewhere)) as store:
+        await store.request_image(ASK)
+    assert content(config) == RAW
+    assert served.starts[1] > CUT - 4 * MIB
+    assert os.listdir(elsewhere) == []
+
+
 async def test_another_content_under_the_same_address_does_not_join_the_old_half(
     run: Run, service: ImageService, config: Config
 ) -> None:
