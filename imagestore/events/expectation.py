@@ -100,9 +100,5 @@ class Expectation:
     def _rename(self, event: DatasetRenamed) -> None:
         if self._key(event.name) != (event.guid, event.createtxg):
             raise ValueError(f"no dataset {event.name!r} to rename")
-        below = (f"{event.name}/", f"{event.name}@")
-        for name in {*self._state.datasets, *self._datasets}:
-            if name == event.name or name.startswith(below):
-                moved = self._key(name)
-                self._datasets[name] = None
-                self._datasets[event.new_name + name[len(event.name) :]] = moved
+        self._datasets[event.name] = None
+        self._datasets[event.new_name] = (event.guid, event.createtxg)

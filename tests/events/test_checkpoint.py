@@ -9,12 +9,12 @@ import trio
 
 from imagestore.events import checkpoint as checkpoints
 from imagestore.events import recovery
-from imagestore.events.catalogue import Envelope, Event
+from imagestore.events.catalogue import DatasetKind, DatasetRenamed, Envelope, Event
 from imagestore.events.checkpoint import Anchor, Checkpoint, Unusable
 from imagestore.events.expectation import Expectation
 from imagestore.events.journal import JournalSettings
 from imagestore.events.segment import checkpoint_name
-from imagestore.events.state import State, apply
+from imagestore.events.state import DatasetRecord, State, apply
 from tests.events.disk import MemoryDisk
 from tests.events.history import (
     DIRECTORY,
@@ -201,3 +201,18 @@ def test_a_checkpoint_reads_back_what_was_written() -> None:
     )
     assert isinstance(checkpoints.decode(b"IMGCKPT\n"), Unusable)
     assert checkpoint_name(7) == "checkpoint-00000000000000000007"
+
+
+def test_what_moved_along_with_a_dataset_is_told_beside_it() -> None:
+    """As recovery tells of a volume that somebody renamed, whose snapshot has another name then, too."""
+    state = State()
+    for name, guid in (("a", 1), ("a@s", 2)):
+        kind: DatasetKind = "snapshot" if "@" in name else "volume"
+        state.datasets[name] = DatasetRecord(name=name, kind=kind, role="volume", guid=guid, createtxg=guid)
+    moved: list[tuple[str, Event]] = [
+        ("", DatasetRenamed(name="a", new_name="b", guid=1, createtxg=1)),
+        ("", DatasetRenamed(name="a@s", new_name="b@s", guid=2, createtxg=2)),
+    ]
+    Expectation(state).admit(moved)
+    fold_batch(state, moved)
+    assert list(state.datasets) == ["b", "b@s"]
