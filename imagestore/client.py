@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from imagestore import errors
+from imagestore.endpoint import DEFAULT_SERVER, Credentials
 from imagestore.model import (
     AdoptRequest,
     AdoptResponse,
@@ -38,14 +39,26 @@ from imagestore.model import (
     Source,
     SourceRequest,
     SourceResponse,
+    Token,
+    TokenRequest,
+    TokenResponse,
     UploadRequest,
     Volume,
     VolumeRequest,
     VolumeResponse,
 )
-from imagestore.wire import DEFAULT_SERVER, PIECE_BYTES, Accepted, Changing, Stream, Wire, patiently
+from imagestore.wire import PIECE_BYTES, Accepted, Changing, Stream, Wire, patiently
 
-__all__ = ["DEFAULT_SERVER", "PIECE_BYTES", "Accepted", "Changing", "Client", "Stream", "patiently"]
+__all__ = [
+    "DEFAULT_SERVER",
+    "PIECE_BYTES",
+    "Accepted",
+    "Changing",
+    "Client",
+    "Credentials",
+    "Stream",
+    "patiently",
+]
 
 DOWNLOAD_PATH = "/snapshots/download"
 RECEIVE_PATH = "/volumes/receive"
@@ -200,6 +213,18 @@ class Client(Wire):
 
     def delete_guests_disks(self, guest: Guest, *, force: bool = False) -> Guest:
         return self.call("DeleteGuestsDisks", GuestRequest(guest=guest, force=force), GuestResponse).guest
+
+    # -- who may ask ------------------------------------------------------------
+
+    def create_token(self, request: TokenRequest) -> TokenResponse:
+        """The answer holds the token itself, and nobody will tell it again."""
+        return self.call("CreateToken", request, TokenResponse)
+
+    def list_tokens(self) -> tuple[Token, ...]:
+        return self.call("ListTokens", TokenRequest(), TokenResponse).tokens
+
+    def revoke_token(self, name: str) -> Token:
+        return _only(self.call("RevokeToken", TokenRequest(name=name), TokenResponse).tokens)
 
     # -- streams, and how it is -----------------------------------------------------
 

@@ -11,7 +11,6 @@ The original's keys (``ImageServer``, ``NumFetchers``, ``MaxPending``,
 """
 
 import difflib
-import ipaddress
 import os
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -21,14 +20,25 @@ from typing import Annotated, Literal, NamedTuple
 import msgspec
 from msgspec import Meta, Struct
 
+from imagestore.access import parse_client_roles
 from imagestore.errors import ConfigError
 from imagestore.guard import parse_allowed
 
 PREFIX = "IMAGESTORE_"
 """What every environment variable of ours begins with."""
 
-NOT_SETTINGS = ("IMAGESTORE_CONFIG", "IMAGESTORE_SERVER")
-"""Variables of that prefix which are no settings of the store: the file, and where clients look."""
+NOT_SETTINGS = (
+    "IMAGESTORE_CONFIG",
+    "IMAGESTORE_SERVER",
+    "IMAGESTORE_TOKEN_FILE",
+    "IMAGESTORE_CA_FILE",
+    "IMAGESTORE_CERT_FILE",
+    "IMAGESTORE_KEY_FILE",
+)
+"""Variables of that prefix which are no settings of the store: the file, and what clients use."""
+
+DEFAULT_SOCKET = "/run/imagestore/imagestore.sock"
+"""What ``socket = "auto"`` means, if it can be made."""
 
 ORIGINAL_KEYS = {
     "ImageServer": "image_service",
@@ -39,6 +49,7 @@ ORIGINAL_KEYS = {
 """The keys of the original's configuration file, and ours."""
 
 LogLevel = Literal["debug", "info", "warning", "error"]
+LoopbackRole = Literal["admin", "operator", "reader", "none"]
 VolumeMode = Literal["dev", "full", "geom", "none", "default"]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
@@ -71,8 +82,35 @@ class Config(Struct, frozen=True, kw_only=True):
     port: Port = 19999
     """TCP port; 0 takes a free one. Default 19999."""
 
+    socket: str = "none"
+    """Unix socket to serve as well: PATH, none, or auto, /run/imagestore/imagestore.sock if that can be made.
+    Whoever may open it is an admin, known by the user's name. Default auto; none in a checkout."""
+
+    socket_group: str = ""
+    """Group whose members may use the socket. Default: that of the process."""
+
+    loopback_role: LoopbackRole = "admin"
+    """What programs of this machine may do by TCP without a token: admin, operator, reader, or none. Default
+    admin."""
+
+    tls_certificate: str = ""
+    """PEM file: the store's certificate and those above it. With it the TCP port speaks TLS. Default none."""
+
+    tls_key: str = ""
+    """PEM file with its key, without a passphrase. Default: in the file of the certificate."""
+
+    tls_client_ca: str = ""
+    """PEM file of the authority whose certificates clients may show instead of tokens. Default none."""
+
+    tls_client_roles: str = "*=reader"
+    """Roles by the certificates' common names: backup=reader, ops=admin; * is everybody else. Default
+    *=reader."""
+
+    open_images: bool = False
+    """Whether anybody may fetch images, as the stores of other hosts do. Default false."""
+
     allow_unauthenticated: bool = False
-    """Whether ``host`` may be an address that other machines reach. Default false."""
+    """Whether everybody who reaches the store may do everything: the network is guarded. Default false."""
 
     image_service: str = "image.services.lochness.local"
     """HOST or HOST:PORT that images are fetched from. Default image.services.lochness.local;
@@ -217,13 +255,19 @@ def load(
     settings: dict[str, object] = {
         "pool": f"dir:{base}/pool" if base is not None else "zfs:mistify",
         "journal": f"{base}/journal" if base is not None else "/var/lib/imagestore/journal",
+        "socket": "none" if base is not None else "auto",
     }
     for layer in layers:
         settings.update(layer)
     config = msgspec.convert(settings, Config)
     address = config.pool_address
+    socket = config.socket if config.socket in ("none", "auto") else str(Path(config.socket).absolute())
     config = msgspec.structs.replace(
-        config, pool=f"{address.driver}:{address.place}", journal=str(Path(config.journal).absolute())
+        config,
+        pool=f"{address.driver}:{address.place}",
+        journal=str(Path(config.journal).absolute()),
+        spool=config.spool and str(Path(config.spool).absolute()),
+        socket=socket,
     )
     _check_together(config)
     return config
@@ -307,11 +351,12 @@ def _describe(wanted: object) -> str:
 
 def _check_together(config: Config) -> None:
     """What no single setting can tell."""
-    if not _is_loopback(config.host) and not config.allow_unauthenticated:
+    if not config.tls_certificate and (config.tls_key or config.tls_client_ca):
         raise ConfigError(
-            f"host {config.host!r} can be reached from other machines, and the store asks for no token",
-            detail="listen on 127.0.0.1, or set allow_unauthenticated if the network itself is guarded",
+            "tls_key and tls_client_ca are of no use without tls_certificate",
+            detail="give the file of the store's own certificate: --set tls_certificate=FILE",
         )
+    parse_client_roles(config.tls_client_roles)
     driver, place = config.pool_address
     if driver == "dir" and Path(config.journal).is_relative_to(place):
         raise ConfigError(
@@ -331,12 +376,3 @@ def _check_together(config: Config) -> None:
         raise ConfigError(
             f"image service {config.image_service!r}: {port!r} is not a port", detail="1 to 65535"
         )
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

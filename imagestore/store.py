@@ -28,6 +28,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import NamedTuple
 
 import trio
 from msgspec import Struct
@@ -59,6 +60,7 @@ from imagestore.events.index import open_index
 from imagestore.events.journal import Journal, JournalSettings, open_journal
 from imagestore.guard import parse_allowed
 from imagestore.headlog import log_heads
+from imagestore.http.doors import check_way_in, open_doors
 from imagestore.http.server import serve_http
 from imagestore.http.settings import HttpSettings
 from imagestore.identifiers import uuid7_maker
@@ -120,6 +122,8 @@ class Store(Methods):
         self._ended = trio.Event()
         self._begun = False
         self._http_stop = trio.Event()
+        self.socket = ""
+        """The Unix socket that is served, "" if none is."""
         self._feed: Feed | None = None
         self._sums = SumsReader(
             check_address=parse_allowed(config.allow_private_sources).check,
@@ -274,11 +278,11 @@ class Store(Methods):
                     archive,
                     keys,
                     feed,
+                    journal,
                     now_ns=self._surroundings.now_ns,
                 )
                 task_status.started()
                 await self._stop.wait()
-                    journal,
                 owners.cancel_scope.deadline = trio.current_time() + config.shutdown_seconds / 2
                 for actor in (retirement, receptions, fetcher, volumes, guests, keys):
                     actor.close()
@@ -305,14 +309,24 @@ class Store(Methods):
             stall_seconds=self.config.download_stall_seconds,
             grace_seconds=self.config.shutdown_seconds / 2,
         )
-        await serve_http(
-            self,
-            host=self.config.host if host is None else host,
-            port=self.config.port if port is None else port,
-            shutdown=self._http_stop,
-            settings=settings,
-            task_status=task_status,
-        )
+        async with open_doors(self.config) as doors:
+            self.socket = doors.socket
+            await serve_http(
+                self,
+                host=self.config.host if host is None else host,
+                port=self.config.port if port is None else port,
+                shutdown=self._http_stop,
+                settings=settings,
+                access=doors.access,
+                tls=doors.tls,
+                unix=doors.unix,
+                task_status=task_status,
+            )
+
+    def check_way_in(self) -> None:
+        """Raises ConfigError if nobody can ever be let in. Of a store that runs."""
+        tokens = any(not token.expired for token in self.known_tokens())
+        check_way_in(self.config, socket=self.socket, tokens=tokens)
 
     def stop_http(self) -> None:
         """Not ready any more; HTTP finishes its requests. Fetches are left to the next life at once,
@@ -423,10 +437,17 @@ def _is_fresh(directory: str) -> bool:
     return not os.path.isdir(directory) or reader.head(directory)[0] == 0
 
 
-async def serve(config: Config, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
-    """Run a store with HTTP until SIGTERM or SIGINT; reports ``http://HOST:PORT`` when ready.
+class Served(NamedTuple):
+    """``address`` is ``http://HOST:PORT``, or ``https``; ``socket`` a Unix socket's path, "" without one."""
 
-    Raises what :meth:`Store.run` and ``serve_http`` raise.
+    address: str
+    socket: str
+
+
+async def serve(config: Config, *, task_status: trio.TaskStatus[Served] = trio.TASK_STATUS_IGNORED) -> None:
+    """Run a store with HTTP until SIGTERM or SIGINT; reports where once it is ready.
+
+    Raises what :meth:`Store.run` and ``serve_http`` raise, and ConfigError if nobody could be let in.
     """
     store, supervisor = create(config), Supervisor()
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
@@ -435,10 +456,12 @@ async def serve(config: Config, *, task_status: trio.TaskStatus[str] = trio.TASK
                 host, port = await front.start(store.run_http)
                 root.start_soon(_stop_at_signal, signals, store, config)
                 await root.start(store.run)
+                store.check_way_in()
                 shown = f"[{host}]" if ":" in host else host
+                scheme = "https" if config.tls_certificate else "http"
                 supervisor.tell("READY=1", f"STATUS=serving {config.pool}")
                 root.start_soon(supervisor.keep_watchdog)
-                task_status.started(f"http://{shown}:{port}")
+                task_status.started(Served(f"{scheme}://{shown}:{port}", store.socket))
             supervisor.tell("STOPPING=1")
             await store.destroy()
             root.cancel_scope.cancel(reason="the store has stopped")

@@ -8,20 +8,20 @@ it was there, a store that is not there is ``Unreachable``.  Knows no method.
 import http.client
 import re
 import socket
+import ssl
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct
 
 from imagestore import errors
+from imagestore.endpoint import DEFAULT_SERVER, NO_CREDENTIALS, Credentials, Endpoint
 from imagestore.wiretexts import error_of
 
-DEFAULT_SERVER = "http://127.0.0.1:19999"
 RPC_PATH = "/_mistify_RPC_"
 
 PIECE_BYTES = 1 << 20
@@ -30,9 +30,6 @@ PIECE_BYTES = 1 << 20
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 2.0
 """Between two tries: each pause is twice the one before, up to this."""
-
-CONNECT_SECONDS = 10.0
-"""A store on the same machine takes a connection at once or not at all."""
 
 _JSON: Mapping[str, str] = {"Content-Type": "application/json"}
 _PLACE = re.compile(r"bytes (?:([0-9]+)-[0-9]+|\*)/([0-9]+)\Z")
@@ -78,10 +75,11 @@ class Wire:
     """The way to the store at ``server``.
 
     Parameters:
-        server: ``http://HOST:PORT`` (``HOST:PORT`` will do).
+        server: ``http://HOST:PORT`` (``HOST:PORT`` will do), ``https://HOST:PORT`` or ``unix:PATH``.
         timeout: seconds to wait for each piece of an answer; None waits for ever.
             The store goes on with what it accepted.
         changing: with a key, or retries, or without waiting.
+        credentials: a token or certificate, and whom to trust.
 
     Raises (every method): the store's errors, ``Unreachable``, ``AnswerTimeout``, ``BrokenOff``.
     """
@@ -92,17 +90,10 @@ class Wire:
         *,
         timeout: float | None = None,
         changing: Changing = Changing(),  # noqa: B008 (it is frozen)
+        credentials: Credentials = NO_CREDENTIALS,
     ) -> None:
-        self.server = server if "://" in server else f"http://{server}"
-        parts = urlsplit(self.server)
-        try:
-            self._host, self._port = parts.hostname, parts.port or 80
-        except ValueError:
-            self._host, self._port = None, 0
-        if parts.scheme != "http" or not self._host or parts.path not in ("", "/"):
-            raise errors.ConfigError(
-                f"server {server!r} is not http://HOST:PORT", detail=f"for example {DEFAULT_SERVER}"
-            )
+        self._endpoint = Endpoint(server, credentials)
+        self.server = self._endpoint.shown
         self.timeout = timeout
         self.changing = changing
 
@@ -138,20 +129,22 @@ class Wire:
         self, verb: str, path: str, body: bytes | Iterable[bytes] | None, headers: Mapping[str, str] = _JSON
     ) -> Iterator["Response"]:
         """One exchange; an error status is raised as the error that the answer names."""
-        connection = http.client.HTTPConnection(self._host or "", self._port, timeout=CONNECT_SECONDS)
+        connection = self._endpoint.connection()
         try:
             try:
                 connection.connect()
             except OSError as problem:
                 raise errors.Unreachable(
                     f"no store answers at {self.server}: {_reason(problem)}",
-                    detail="start one with: imagestore serve; or name another with --server",
+                    detail=self._endpoint.advice(problem),
                 ) from problem
             connection.sock.settimeout(self.timeout)
             with self._failures():
                 # A store that refuses a body answers before it is whole, and hangs up.
                 with suppress(BrokenPipeError, ConnectionResetError):
-                    connection.request(verb, path, body, headers if body else {})
+                    connection.request(
+                        verb, path, body, {**self._endpoint.headers, **(headers if body else {})}
+                    )
                 response = connection.getresponse()
                 if response.status not in (200, 206, 416):
                     raise _refusal(response)
@@ -169,7 +162,7 @@ class Wire:
                 f"no answer within {self.timeout:g} s",
                 detail="what the store accepted goes on there; ask again, or give a longer --timeout",
             ) from problem
-        except (http.client.HTTPException, ConnectionError) as problem:
+        except (http.client.HTTPException, ConnectionError, ssl.SSLError) as problem:
             raise errors.BrokenOff(
                 f"the connection to {self.server} broke off: {_reason(problem)}",
                 detail="the store may have stopped; ask again when it is back",

@@ -59,8 +59,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "http": GROUND | {"config", "service"},
     "wiretexts": GROUND,
-    "wire": GROUND | {"wiretexts"},
-    "client": GROUND | {"wire"},
+    "endpoint": GROUND,
+    "wire": GROUND | {"endpoint", "wiretexts"},
+    "client": GROUND | {"endpoint", "wire"},
     "operationclient": GROUND | {"client", "wire"},
     "cli": GROUND
     | {

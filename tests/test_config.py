@@ -100,6 +100,7 @@ def test_a_mistake_in_the_environment_is_named() -> None:
 def test_other_environment_variables_do_not_matter(tmp_path: Path) -> None:
     file = written(tmp_path, "port = 4")
     environment = {"IMAGESTORE_SERVER": "http://x", "IMAGESTORE_CONFIG": file, "HOME": "/"}
+    environment |= {"IMAGESTORE_TOKEN_FILE": "x", "IMAGESTORE_CA_FILE": "x"}
     assert load({}, environment=environment).port == 4
 
 
@@ -135,16 +136,22 @@ def test_the_journal_may_not_lie_in_its_pool() -> None:
         load({"pool": "dir:/srv/p", "journal": "/srv/p/journal"}, environment={})
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::", "store.example"])
-def test_an_address_that_others_reach_must_be_allowed(host: str) -> None:
-    with pytest.raises(ConfigError, match="can be reached from other machines"):
-        load({"host": host}, environment={})
-    assert load({"host": host, "allow_unauthenticated": True}, environment={}).host == host
+@pytest.mark.parametrize("key", ["tls_key", "tls_client_ca"])
+def test_tls_begins_with_a_certificate(key: str) -> None:
+    with pytest.raises(ConfigError, match="of no use without tls_certificate"):
+        load({key: "x.pem"}, environment={})
+    assert load({key: "x.pem", "tls_certificate": "y.pem"}, environment={}).tls_certificate == "y.pem"
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
-def test_loopback_needs_no_permission(host: str) -> None:
-    assert load({"host": host}, environment={}).host == host
+def test_client_roles_are_checked() -> None:
+    with pytest.raises(ConfigError, match="tls_client_roles: 'x=root'"):
+        load({"tls_client_roles": "x=root"}, environment={})
+
+
+def test_a_socket_is_a_path_auto_or_none(tmp_path: Path) -> None:
+    assert load({}, environment={}).socket == "auto"
+    assert load({}, environment={}, base=str(tmp_path)).socket == "none"
+    assert load({"socket": "x.sock"}, environment={}).socket == str(Path.cwd() / "x.sock")
 
 
 @pytest.mark.parametrize("service", ["", "http://images", "user@images", "images:", "images:99999", ":80"])

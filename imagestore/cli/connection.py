@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from imagestore.client import DEFAULT_SERVER, Accepted, Changing
+from imagestore.client import DEFAULT_SERVER, Accepted, Changing, Credentials
 from imagestore.errors import ImageStoreError, InUse, NewerSnapshots, NotValid
 from imagestore.operationclient import OperationClient
 
@@ -19,7 +19,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def connected(function: Callable[..., _Result]) -> Callable[..., _Result]:
-    """Give a command ``--server`` and ``--timeout`` and hand it the client they make."""
+    """Give a command ``--server``, ``--timeout`` and what shows who asks; hand it the client they make."""
 
     @click.option(
         "--server",
@@ -27,8 +27,12 @@ def connected(function: Callable[..., _Result]) -> Callable[..., _Result]:
         default=DEFAULT_SERVER,
         show_default=True,
         metavar="URL",
-        help="The store's address (environment: IMAGESTORE_SERVER).",
+        help="The store's address, also https://… or unix:PATH (environment: IMAGESTORE_SERVER).",
     )
+    @_file_option("--token-file", "Holds the token that another machine's store asks for")
+    @_file_option("--ca-file", "The authority that an https store's certificate is of")
+    @_file_option("--cert-file", "Your own certificate, for an https store")
+    @_file_option("--key-file", "Its key, if that is not in the same file")
     @click.option(
         "--timeout",
         type=click.FloatRange(min=0, min_open=True),
@@ -36,14 +40,34 @@ def connected(function: Callable[..., _Result]) -> Callable[..., _Result]:
         help="Give up waiting for an answer after so long; the store goes on. Default: wait.",
     )
     @functools.wraps(function)
-    def command(*arguments: object, server: str, timeout: float | None, **options: object) -> _Result:
+    def command(
+        *arguments: object,
+        server: str,
+        timeout: float | None,
+        token_file: str,
+        ca_file: str,
+        cert_file: str,
+        key_file: str,
+        **options: object,
+    ) -> _Result:
+        credentials = Credentials(
+            token_file=token_file, ca_file=ca_file, certificate_file=cert_file, key_file=key_file
+        )
         try:
-            return function(OperationClient(server, timeout=timeout), *arguments, **options)
+            client = OperationClient(server, timeout=timeout, credentials=credentials)
+            return function(client, *arguments, **options)
         except ImageStoreError as problem:
             problem.detail = problem.detail or _advice(problem)
             raise
 
     return command
+
+
+def _file_option(flag: str, text: str) -> Callable[[_Function], _Function]:
+    variable = f"IMAGESTORE_{flag.removeprefix('--').replace('-', '_').upper()}"
+    return click.option(
+        flag, envvar=variable, default="", metavar="FILE", help=f"{text} (environment: {variable})."
+    )
 
 
 def changing(function: Callable[..., object]) -> Callable[..., None]:

@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "journal": ("imagestore.cli.journal:journal", "Check the journal, back it up, print its head."),
     "adopt": ("imagestore.cli.adopt:adopt", "Take over volumes that others made, where they stand."),
     "release": ("imagestore.cli.adopt:release", "Let go of a volume or an image; its data stay."),
+    "token": ("imagestore.cli.tokens:token", "Make, list and revoke the tokens that others show."),
     "recover": ("imagestore.cli.recover:recover", "Give a pool a new journal when its own is lost."),
     "stream": ("imagestore.cli.streams:stream", "Look into, unpack and make ZFS send streams, without ZFS."),
     "image-service": ("imagestore.cli.imageservice:image_service", "Serve a directory of images to stores."),

@@ -47,17 +47,19 @@ def _allow_many_files() -> None:
 async def _serve(config: Config) -> None:
     import trio
 
+    from imagestore.store import Served
     from imagestore.store import serve as run_store
 
     async with trio.open_nursery() as nursery:
-        address: str = await nursery.start(run_store, config)
-        click.echo(ready_line(address, config))
+        served: Served = await nursery.start(run_store, config)
+        click.echo(ready_line(served.address, config, served.socket))
 
 
-def ready_line(address: str, config: Config) -> str:
+def ready_line(address: str, config: Config, socket: str = "") -> str:
     """What is served where, and what to type next.  ``address`` is ``http://HOST:PORT``."""
+    beside = f" and unix:{socket}" if socket else ""
     server = "" if address == DEFAULT_SERVER else f" --server {shlex.quote(address)}"
     return (
-        f"imagestore: ready at {address}, pool {config.pool}, journal {config.journal}; "
+        f"imagestore: ready at {address}{beside}, pool {config.pool}, journal {config.journal}; "
         f"try: imagestore image ls{server}"
     )

@@ -24,6 +24,7 @@ _FLAGS = (
     click.option("--journal", metavar="DIR", help="Directory of the journal."),
     click.option("--host", metavar="ADDRESS", help="Address to listen on.  [127.0.0.1]"),
     click.option("-p", "--port", metavar="PORT", help="Port to listen on; 0 takes a free one.  [19999]"),
+    click.option("--socket", metavar="PATH|auto|none", help="Unix socket to serve as well."),
     click.option(
         "-i",
         "--image-service",
@@ -47,6 +48,7 @@ _FLAG_KEYS = (
     "journal",
     "host",
     "port",
+    "socket",
     "image_service",
     "log_level",
     "num_fetchers",

@@ -10,6 +10,7 @@ import select
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -22,17 +23,26 @@ START_SECONDS = 30.0
 STOP_SECONDS = 15.0
 """SIGTERM ends a store within 10 seconds."""
 
-_ADDRESS = re.compile(r"http://[^\s,]+")
+_ADDRESS = re.compile(r"https?://[^\s,]+")
 
 
 class StoreProcess:
     """``imagestore serve`` on the directory pool ``<directory>/pool``, journal ``<directory>/journal``.
 
-    ``port`` 0 takes a free one, another each time."""
+    ``port`` 0 takes a free one, another each time; ``more`` are further flags.
+    The machine's own socket is left to the machine's own store."""
 
-    def __init__(self, directory: str, image_service: str, *, port: int = 0) -> None:
+    def __init__(
+        self,
+        directory: str,
+        image_service: str,
+        *,
+        port: int = 0,
+        more: Sequence[str] = ("--socket", "none"),
+    ) -> None:
         self.directory = directory
         self._port = port
+        self._more = more
         self._log = os.path.join(directory, "store.log")
         self._image_service = image_service
         self._process: subprocess.Popen[bytes] | None = None
@@ -50,6 +60,7 @@ class StoreProcess:
             str(self._port),
             "--image-service",
             self._image_service,
+            *self._more,
         )
 
     def start(self) -> Client:

@@ -49,8 +49,7 @@ class TokenMethods(Addressing):
         return TokenResponse(tokens=answer.tokens, secret=secret)
 
     async def list_tokens(self, request: TokenRequest, caller: Caller = LOCAL) -> TokenResponse:
-        known = self._running().operations.state.tokens.values()
-        return TokenResponse(tokens=tuple(map(self._told, known)))
+        return TokenResponse(tokens=self.known_tokens())
 
     async def revoke_token(self, request: TokenRequest, caller: Caller = LOCAL) -> TokenResponse:
         """Raises NotFound."""
@@ -61,6 +60,10 @@ class TokenMethods(Addressing):
         command = RevokeToken(name=request.name)
         await self._perform(tokens.principal_of(request.name), command, caller, shown=answer)
         return answer
+
+    def known_tokens(self) -> tuple[Token, ...]:
+        """Expired ones too."""
+        return tuple(map(self._told, self._running().operations.state.tokens.values()))
 
     def grant(self, sha256: str) -> Grant | None:
         """See ``imagestore.service.Service.grant``."""

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import pytest
 
 from imagestore.cli.main import main
+from imagestore.config import NOT_SETTINGS
 from tests.cli.memory_store import MemoryStore
 
 
@@ -23,7 +24,7 @@ Run = Callable[..., Ended]
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run ``imagestore ARGUMENTS…``; nothing is a terminal."""
-    for variable in ("IMAGESTORE_SERVER", "IMAGESTORE_CONFIG"):
+    for variable in NOT_SETTINGS:
         monkeypatch.delenv(variable, raising=False)
 
     def command(*arguments: str) -> Ended:
