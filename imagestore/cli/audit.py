@@ -8,8 +8,6 @@ when, ended how.
 import datetime as dt
 import re
 import time
-from collections import deque
-from collections.abc import Iterable
 
 import click
 from msgspec import Struct
@@ -21,7 +19,7 @@ from imagestore.client import DEFAULT_SERVER
 from imagestore.errors import InvalidArgument
 from imagestore.events.catalogue import Envelope
 from imagestore.events.eventtext import describe, describe_intent
-from imagestore.events.selection import Filter, select, short
+from imagestore.events.selection import Filter, short
 from imagestore.events.state import DatasetRecord, ImageRecord, OperationRecord, State
 from imagestore.sizes import show_bytes
 
@@ -146,7 +144,7 @@ def log(
     A filter on dataset, guest or image shows the whole of every operation that touched it. The
     order is that of the events; times are only informative.
     """
-    from imagestore.events import reader
+    from imagestore.events.search import search
 
     wanted = Filter(
         who=who,
@@ -164,10 +162,7 @@ def log(
         given = context.get_parameter_source("journal") is not click.core.ParameterSource.DEFAULT
         _follow(journal if given else "", server, wanted, output)
         return
-    begin = 1 if wanted.has_subject else from_seq
-    found: Iterable[Envelope] = select(reader.read(journal, begin), wanted)
-    if last is not None:
-        found = deque(found, maxlen=last)
+    found = search(journal, wanted, last=last)
     if output == "jsonl":
         for envelope in found:
             print_line(envelope)
