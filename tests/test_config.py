@@ -126,9 +126,10 @@ def test_a_pool_must_name_its_driver(text: str) -> None:
 
 
 def test_relative_directories_become_absolute() -> None:
-    config = load({"pool": "dir:p", "journal": "j"}, environment={})
+    config = load({"pool": "dir:p", "journal": "j", "spool": "s"}, environment={})
     assert config.pool_address.place == str(Path.cwd() / "p")
     assert config.journal == str(Path.cwd() / "j")
+    assert config.spool == str(Path.cwd() / "s")
 
 
 def test_the_journal_may_not_lie_in_its_pool() -> None:
