@@ -15,7 +15,7 @@ from quart import Response
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
-from imagestore.http import downloads, events, images, rpc, uploads
+from imagestore.http import downloads, events, images, pages, rpc, uploads
 from imagestore.http.answer import Answer, text_answer
 from imagestore.http.exchange import Exchange, connection_of
 from imagestore.http.gate import Gate
@@ -84,6 +84,8 @@ class Application:
             await self._feeds.serve(exchange)
         elif exchange.path == downloads.PATH:
             await downloads.serve_download(self._service, exchange, body)
+        elif pages.takes(exchange.path):
+            await exchange.answer(pages.page_answer(exchange))
         elif (path := images.read_path(exchange.path)) is not None:
             await images.serve_images(self._service, exchange, path)
         else:

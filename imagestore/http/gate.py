@@ -1,9 +1,10 @@
 """The gate that every request goes through: who asks, and whether they may.
 
-Owns the order of it: what anybody may ask (health; images, if the settings
-say so), a token, what the connection itself is worth.  A token that is not
-good is a refusal also where none is needed.  After some of those nothing from
-the same source is looked at for a while.
+Owns the order of it: what anybody may ask (health; the page, which is empty
+until it asks itself; images, if the settings say so), a token, what the
+connection itself is worth.  A token that is not good is a refusal also where
+none is needed.  After some of those nothing from the same source is looked at
+for a while.
 
 What needs more than to be let in is judged where it is known: RPC methods by
 :mod:`imagestore.http.permission`, uploads by themselves.
@@ -17,7 +18,7 @@ import trio
 
 from imagestore.access import AccessRole, permit
 from imagestore.errors import Forbidden, ImageStoreError, TooManyAttempts, Unauthenticated
-from imagestore.http import downloads, images
+from imagestore.http import downloads, images, pages
 from imagestore.http.answer import Answer, Header
 from imagestore.http.attempts import Attempts
 from imagestore.http.exchange import RPC_PATH, Exchange
@@ -60,7 +61,7 @@ class Gate:
         _log.warning("refused %s: %s; %d of late", principal, reason, failures, extra={"source": source})
 
     def _is_open(self, exchange: Exchange) -> bool:
-        if exchange.path in OPEN_PATHS:
+        if exchange.path in OPEN_PATHS or pages.takes(exchange.path):
             return True
         is_image = exchange.method == "GET" and images.read_path(exchange.path) is not None
         return is_image and self._settings.open_images and "authorization" not in exchange.headers

@@ -60,7 +60,17 @@ async def test_readiness_is_503_with_a_line_that_says_why(
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/nowhere", RPC_PATH + "/", RPC_PATH + "x", "/_MISTIFY_RPC_", "/snapshots/download/", "//"]
+    "path",
+    [
+        "/ui/",
+        "/ui/../app.py",
+        "/nowhere",
+        RPC_PATH + "/",
+        RPC_PATH + "x",
+        "/_MISTIFY_RPC_",
+        "/snapshots/download/",
+        "//",
+    ],
 )
 async def test_other_paths_are_404(path: str, address: Address) -> None:
     async with await Wire.open(address) as wire:
