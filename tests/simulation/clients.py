@@ -1,5 +1,6 @@
 """Clients: each works through its script, over crashes, and notes what it was told."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -8,8 +9,16 @@ from msgspec import Struct
 
 from imagestore import names
 from imagestore.errors import ImageStoreError, OutcomeUnknown
+from imagestore.events.catalogue import FetchIntent
 from imagestore.events.state import State
-from imagestore.model import GuestRequest, ImageRequest, SnapshotRequest, VolumeRequest
+from imagestore.model import (
+    GuestRequest,
+    ImageRequest,
+    OperationRequest,
+    ReceiveRequest,
+    SnapshotRequest,
+    VolumeRequest,
+)
 from imagestore.service import METHODS, Caller
 from imagestore.store import Store
 from tests.simulation import expected
@@ -19,6 +28,7 @@ from tests.simulation.machine import Machine
 from tests.simulation.network import token_of
 from tests.simulation.poolground import PoolGround
 from tests.simulation.simulatedpool import SimulatedPool
+from tests.simulation.streamed import stream
 
 BY_ATTRIBUTE = {method.attribute: method for method in METHODS}
 
@@ -69,15 +79,17 @@ class Client:
         if call.kind == "write":
             self._write(call.name, life)
             return True
+        if call.kind == "cancel":
+            await self._cancel(call.name, life)
+            return True
         principal = f"client-{self._number}-{self._position}"
         entry = self._book.begin(self._number, call, again=again)
         life.pool.in_use |= (in_use := self._used_by(call))
         error: ImageStoreError | None = None
         with trio.CancelScope(deadline=trio.current_time() + (call.patience or float("inf"))) as scope:
             try:
-                attribute, request = _request(call)
                 key = f"key-{self._position}" if call.keyed else ""
-                await life.store.call(BY_ATTRIBUTE[attribute], request, Caller(principal=principal, key=key))
+                await _carry_out(call, life.store, Caller(principal=principal, key=key))
             except ImageStoreError as refusal:
                 error = refusal
         if life.machine.dead:
@@ -125,6 +137,14 @@ class Client:
             ground.write(name, content)
             self._book.wrote(self._number, name, content)
 
+    async def _cancel(self, image: str, life: Place) -> None:
+        """Cancel the fetch of an image; whoever waits for it is told, and that is judged."""
+        for record in life.state().operations.values():
+            if isinstance(record.intent, FetchIntent) and record.intent.image == image:
+                with contextlib.suppress(ImageStoreError):
+                    await life.store.cancel_operation(OperationRequest(id=record.id))
+                return
+
     def write_in_the_dark(self, ground: PoolGround) -> None:
         """Guests go on while the store is down: they write to disks whose rollback the crash overtook."""
         if self.call is None or self.call.kind != "rollback" or self._book.is_shared(self.call):
@@ -140,6 +160,16 @@ def _check_ended(principal: str, call: Call, state: State) -> None:
     for record in state.operations.values():
         if record.principal == principal:
             raise Wrong(f"{call} was answered before its operation {record.id} had ended")
+
+
+async def _carry_out(call: Call, store: Store, caller: Caller) -> None:
+    if call.kind == "receive":
+        async with store.receive(ReceiveRequest(id=call.name), caller) as upload:
+            await upload.feed(stream(call.argument))
+            await upload.finish()
+        return
+    attribute, request = _request(call)
+    await store.call(BY_ATTRIBUTE[attribute], request, caller)
 
 
 def _request(call: Call) -> tuple[str, Struct]:

@@ -12,7 +12,16 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from imagestore import names
-from imagestore.errors import AlreadyExists, Blocked, ImageStoreError, InUse, NewerSnapshots, NotFound
+from imagestore.errors import (
+    AlreadyExists,
+    Blocked,
+    ImageStoreError,
+    InUse,
+    Modified,
+    NewerSnapshots,
+    NotFound,
+)
+from tests.simulation import streamed
 from tests.simulation.calls import Call
 from tests.simulation.network import IMAGES, TOKEN_BYTES
 
@@ -45,6 +54,8 @@ def after(model: Model, call: Call) -> Model:
                 wanted = _clone(disk.image) if disk.image else Thing(size=disk.size * MIB)
                 model = _with_volume(model, names.disk(call.name, number), wanted)
             return model
+        case "receive":
+            return _received(model, call)
         case "delete":
             return _deleted(_required(model, call.name), call.name, call)
         case "delete-guest":
@@ -85,6 +96,24 @@ def _with_volume(model: Model, name: str, wanted: Thing) -> Model:
         return model
     parents = [above for above in names.ancestors(name) if above != names.GUESTS]
     return {**dict.fromkeys(parents, FILESYSTEM), **model, name: wanted}
+
+
+def _received(model: Model, call: Call) -> Model:
+    """A stream: of a whole volume, or onto the newest snapshot, which must be what it is from."""
+    came = (call.argument, streamed.CONTENTS[call.argument])
+    thing = model.get(call.name)
+    if call.argument == streamed.FULL:
+        if thing is not None:
+            raise AlreadyExists
+        return _with_volume(model, call.name, Thing(streamed.SIZE_BYTES, "", came[1], (came,)))
+    if thing is None:
+        raise NotFound
+    base = (streamed.FULL, streamed.CONTENTS[streamed.FULL])
+    if not thing.snapshots or thing.snapshots[-1] != base:
+        raise Blocked("its newest snapshot is another")
+    if thing.content != base[1]:
+        raise Modified("it was written")
+    return {**model, call.name: replace(thing, content=came[1], snapshots=(*thing.snapshots, came))}
 
 
 def _required(model: Model, name: str) -> Model:

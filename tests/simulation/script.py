@@ -9,42 +9,84 @@ from tests.simulation import expected
 from tests.simulation.calls import SHARED, Call, Disk
 from tests.simulation.expected import Model
 from tests.simulation.network import IMAGES, MISSING
+from tests.simulation.streamed import FULL, INCREMENT
 
 SENSIBLE = 0.85
 """The part of the calls that are drawn again until they should succeed."""
 
-TRIES = 8
+STUBBORN = 0.95
+"""So often a call that makes no sense whatever is named in it is not made after all."""
+
+TRIES = 12
+
+
+Weights = tuple[tuple[str, float], ...]
+
+AREAS: Weights = (("shared", 25), ("images", 9), ("received", 6), ("volumes", 30), ("guests", 30))
+
+KINDS: dict[str, Weights] = {
+    "shared": (
+        ("create", 5),
+        ("clone", 2),
+        ("delete", 4),
+        ("snapshot", 3),
+        ("recursive", 1),
+        ("unsnapshot", 2),
+        ("rollback", 2),
+        ("delete-all", 0.3),
+    ),
+    "images": (("fetch", 7), ("delete-image", 2), ("cancel", 1)),
+    "received": (("receive", 6), ("delete", 1), ("snapshot", 1), ("rollback", 2), ("write", 1)),
+    "volumes": (
+        ("create", 4),
+        ("clone", 3),
+        ("delete", 2),
+        ("snapshot", 4),
+        ("unsnapshot", 2),
+        ("rollback", 4),
+        ("write", 4),
+        ("delete-all", 0.4),
+    ),
+    "guests": (
+        ("create-guest", 4),
+        ("delete-guest", 1.5),
+        ("snapshot", 4),
+        ("unsnapshot", 2),
+        ("rollback", 4),
+        ("write", 4),
+    ),
+}
 
 
 def make_script(chance: random.Random, client: int, calls: int) -> tuple[Call, ...]:
-    """Calls of one client; the first ones see to it that there are images."""
-    image = tuple(IMAGES)[client % len(IMAGES)]
-    script = [Call(kind="fetch", name=image)]
-    own: Model = {}
-    shared: Model = {}
+    """Calls of one client; the first one sees to it that there is an image."""
+    script = [Call(kind="fetch", name=tuple(IMAGES)[client % len(IMAGES)])]
+    believed: dict[bool, Model] = {True: {}, False: {}}
+    """What the client believes of what is everybody's, and of its own."""
     while len(script) < calls:
-        call = _call(chance, client)
-        is_shared = call.name == SHARED or call.name.startswith(f"{SHARED}/")
-        believed: Model | None = None
+        area = _chosen(chance, AREAS)
+        kind = _chosen(chance, KINDS[area])
+        is_shared = area == "shared"
         for _ in range(TRIES if chance.random() < SENSIBLE else 1):
-            believed = _after(shared if is_shared else own, call)
-            if believed is not None:
+            call = _call(chance, client, area, kind)
+            after = _after(believed[is_shared], call)
+            if after is not None:
+                believed[is_shared] = after
+                script.append(_timed(chance, call))
                 break
-            again = _call(chance, client)
-            if (again.name == SHARED or again.name.startswith(f"{SHARED}/")) == is_shared:
-                call = again
-        if believed is not None:
-            if is_shared:
-                shared = believed
-            else:
-                own = believed
-        script.append(_timed(chance, call))
+        else:
+            if chance.random() > STUBBORN:
+                script.append(_timed(chance, _call(chance, client, area, kind)))
     return tuple(script)
+
+
+def _chosen(chance: random.Random, weights: Weights) -> str:
+    return chance.choices([name for name, _ in weights], [weight for _, weight in weights])[0]
 
 
 def _after(model: Model, call: Call) -> Model | None:
     """What the client believes then; None if the call makes no sense."""
-    if call.kind in {"fetch", "delete-image"}:
+    if call.kind in {"fetch", "delete-image", "cancel"}:
         return model
     if call.kind == "write":
         return model if call.name in model else None
@@ -55,24 +97,29 @@ def _after(model: Model, call: Call) -> Model | None:
 
 
 def _timed(chance: random.Random, call: Call) -> Call:
-    patience = chance.random() * 0.3 if chance.random() < 0.05 else 0.0
     return replace(
         call,
         pause=chance.choice((0.0, 0.0, 0.01, 0.2)),
-        patience=patience,
-        keyed=call.kind != "write" and chance.random() < 0.5,
+        patience=chance.random() * 0.3 if chance.random() < 0.05 else 0.0,
+        keyed=call.kind not in {"write", "receive", "cancel"} and chance.random() < 0.5,
     )
 
 
-def _call(chance: random.Random, client: int) -> Call:
-    draw = chance.random()
-    if draw < 0.25:
-        return _shared_call(chance)
-    if draw < 0.35:
-        return _image_call(chance)
-    if draw < 0.65:
-        return _volume_call(chance, f"c{client}")
-    return _guest_call(chance, f"g{client}{chance.choice('ab')}")
+def _call(chance: random.Random, client: int, area: str, kind: str) -> Call:
+    match area:
+        case "shared":
+            return _shared_call(chance, kind)
+        case "images":
+            is_missing = kind == "fetch" and chance.random() < 0.08
+            return Call(kind=kind, name=MISSING if is_missing else _image(chance))
+        case "received":
+            snapshots = (FULL, INCREMENT) if kind == "receive" else (FULL, INCREMENT, "s")
+            name = f"c{client}/r{chance.randrange(2)}"
+            return Call(kind=kind, name=name, argument=chance.choice(snapshots), flag=True)
+        case "volumes":
+            return _volume_call(chance, client, kind)
+        case _:
+            return _guest_call(chance, client, kind)
 
 
 def _size(chance: random.Random) -> int:
@@ -80,82 +127,54 @@ def _size(chance: random.Random) -> int:
 
 
 def _snapshot(chance: random.Random) -> str:
-    return chance.choice(("s", "t", "u"))
+    return chance.choice(("s", "s", "t", "t", "u"))
 
 
-def _shared_call(chance: random.Random) -> Call:
+def _image(chance: random.Random, client: int | None = None) -> str:
+    """Mostly the one that the client has fetched itself."""
+    images = tuple(IMAGES)
+    if client is not None and chance.random() < 0.8:
+        return images[client % len(images)]
+    return chance.choice(images)
+
+
+def _shared_call(chance: random.Random, kind: str) -> Call:
     name = f"{SHARED}/v{chance.randrange(3)}"
-    kind = chance.choices(
-        ("create", "clone", "delete", "snapshot", "recursive", "unsnapshot", "rollback", "delete-tree"),
-        (5, 2, 4, 3, 1, 2, 2, 0.3),
-    )[0]
+    clone = f"{SHARED}/k{chance.randrange(2)}"
     match kind:
-        case "create":
-            return Call(kind="create", name=name, size=_size(chance))
         case "clone":
-            return Call(kind="clone", name=f"{SHARED}/k{chance.randrange(2)}", argument=_image(chance))
+            return Call(kind=kind, name=clone, argument=_image(chance))
         case "delete":
-            return Call(kind="delete", name=chance.choice((name, f"{SHARED}/k{chance.randrange(2)}")))
+            return Call(kind=kind, name=chance.choice((name, clone)))
         case "recursive":
             return Call(kind="snapshot", name=SHARED, argument=_snapshot(chance), flag=True)
-        case "rollback":
-            return Call(kind="rollback", name=name, argument=_snapshot(chance), flag=chance.random() < 0.7)
-        case "delete-tree":
+        case "delete-all":
             return Call(kind="delete", name=SHARED)
         case _:
-            return Call(kind=kind, name=name, argument=_snapshot(chance))
+            return _disk_call(chance, name, kind)
 
 
-def _image(chance: random.Random) -> str:
-    return chance.choice(tuple(IMAGES))
-
-
-def _image_call(chance: random.Random) -> Call:
-    if chance.random() < 0.7:
-        return Call(kind="fetch", name=MISSING if chance.random() < 0.08 else _image(chance))
-    return Call(kind="delete-image", name=_image(chance))
-
-
-def _volume_call(chance: random.Random, place: str) -> Call:
+def _volume_call(chance: random.Random, client: int, kind: str) -> Call:
+    place = f"c{client}"
     name = f"{place}/v{chance.randrange(2)}"
-    kind = chance.choices(
-        ("create", "clone", "delete", "snapshot", "unsnapshot", "rollback", "write", "delete-tree"),
-        (6, 3, 2, 4, 1.5, 3, 3, 0.4),
-    )[0]
-    in_use = chance.random() < 0.06
     match kind:
-        case "create":
-            return Call(kind="create", name=name, size=_size(chance))
         case "clone":
-            return Call(kind="clone", name=name, argument=_image(chance))
+            return Call(kind=kind, name=name, argument=_image(chance, client))
         case "delete":
-            return Call(kind="delete", name=name, in_use=in_use, force=chance.random() < 0.1)
-        case "delete-tree":
-            return Call(kind="delete", name=place, in_use=False)
-        case "rollback":
-            return Call(
-                kind="rollback",
-                name=name,
-                argument=_snapshot(chance),
-                flag=chance.random() < 0.7,
-                in_use=in_use,
-            )
-        case "write":
-            return Call(kind="write", name=name)
+            return Call(kind=kind, name=name, in_use=chance.random() < 0.06, force=chance.random() < 0.1)
+        case "delete-all":
+            return Call(kind="delete", name=place)
         case _:
-            return Call(kind=kind, name=name, argument=_snapshot(chance))
+            return _disk_call(chance, name, kind)
 
 
-def _guest_call(chance: random.Random, guest: str) -> Call:
+def _guest_call(chance: random.Random, client: int, kind: str) -> Call:
+    guest = f"g{client}{chance.choice('ab')}"
     name = f"guests/{guest}"
-    kind = chance.choices(
-        ("create-guest", "delete-guest", "snapshot", "unsnapshot", "rollback", "write"),
-        (5, 1.5, 4, 1.5, 3, 3),
-    )[0]
     match kind:
         case "create-guest":
             disks = tuple(
-                Disk(image=_image(chance)) if chance.random() < 0.4 else Disk(size=_size(chance))
+                Disk(image=_image(chance, client)) if chance.random() < 0.3 else Disk(size=_size(chance))
                 for _ in range(chance.choice((1, 2, 2, 3)))
             )
             return Call(kind=kind, name=guest, disks=disks)
@@ -163,7 +182,19 @@ def _guest_call(chance: random.Random, guest: str) -> Call:
             return Call(kind=kind, name=guest, in_use=chance.random() < 0.06)
         case "write":
             return Call(kind=kind, name=f"{name}/disk-{chance.randrange(2)}")
+        case _:
+            return _disk_call(chance, name, kind)
+
+
+def _disk_call(chance: random.Random, name: str, kind: str) -> Call:
+    match kind:
+        case "create":
+            return Call(kind=kind, name=name, size=_size(chance))
+        case "write":
+            return Call(kind=kind, name=name)
         case "rollback":
-            return Call(kind=kind, name=name, argument=_snapshot(chance), flag=chance.random() < 0.7)
+            in_use = chance.random() < 0.06
+            destroys = chance.random() < 0.6
+            return Call(kind=kind, name=name, argument=_snapshot(chance), flag=destroys, in_use=in_use)
         case _:
             return Call(kind=kind, name=name, argument=_snapshot(chance))

@@ -128,6 +128,34 @@ class SimulatedPool(MemoryPool):
         async with received as receiver:
             yield receiver
 
+    @asynccontextmanager
+    async def receive_stream(
+        self,
+        name: str,
+        tags: Tags,
+        *,
+        snapshot_tags: Tags,
+        origin: Target | None = None,
+        read_only: bool = False,
+    ) -> AsyncIterator[Receiver]:
+        self._require_intent("receive", [tags.op, snapshot_tags.op])
+        received = super().receive_stream(
+            name, tags, snapshot_tags=snapshot_tags, origin=origin, read_only=read_only
+        )
+        async with received as receiver:
+            yield receiver
+
+    @asynccontextmanager
+    async def receive_onto(
+        self, volume: Target, *, base: Target, snapshot_tags: Tags, operation: str, force: bool = False
+    ) -> AsyncIterator[Receiver]:
+        self._require_intent("receive", [operation, snapshot_tags.op])
+        received = super().receive_onto(
+            volume, base=base, snapshot_tags=snapshot_tags, operation=operation, force=force
+        )
+        async with received as receiver:
+            yield receiver
+
     def _made_by(self, target: Target) -> str:
         entry = self.ground.find(target.name)
         return entry.dataset.tags.op if entry is not None and entry.dataset.target == target else "nobody"
