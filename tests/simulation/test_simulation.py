@@ -30,7 +30,7 @@ def stage() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("part", range(SLICES))
-def test_every_history_ends_as_the_model_says(part: int) -> None:
+def test_row_21_every_history_ends_as_the_model_says(part: int) -> None:
     for seed in range(part * HISTORIES, (part + 1) * HISTORIES):
         result = run(make_plan(seed))
         assert not result.failure, f"seed {seed}: {result.failure}"
