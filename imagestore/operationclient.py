@@ -14,6 +14,16 @@ from msgspec import Struct
 from imagestore import errors
 from imagestore.client import Client
 from imagestore.model import Operation, OperationRequest, OperationResponse
+from imagestore.screen import (
+    EventLine,
+    GuestsRequest,
+    GuestsResponse,
+    SearchRequest,
+    SearchResponse,
+    Status,
+    StatusRequest,
+    StatusResponse,
+)
 from imagestore.wire import FIRST_PAUSE_SECONDS, patiently
 
 EVENTS_PATH = "/events"
@@ -36,7 +46,19 @@ class FeedEvent(Struct, frozen=True, kw_only=True):
 
 
 class OperationClient(Client):
-    """A client that also knows operations and events."""
+    """A client that also knows operations, events, and how the store is."""
+
+    def get_status(self) -> Status:
+        """How the store is."""
+        return self.call("GetStatus", StatusRequest(), StatusResponse).status
+
+    def describe_guests(self, *, after: str = "", limit: int = 0) -> GuestsResponse:
+        """One page, by id."""
+        return self.call("DescribeGuests", GuestsRequest(after=after, limit=limit), GuestsResponse)
+
+    def search_events(self, text: str = "", *, limit: int = 0) -> tuple[EventLine, ...]:
+        """The newest events, with all words of ``text`` in them."""
+        return self.call("SearchEvents", SearchRequest(text=text, limit=limit), SearchResponse).events
 
     def get_operation(self, operation: str) -> Operation:
         request = OperationRequest(id=operation)

@@ -19,6 +19,7 @@ from imagestore.errors import ImageStoreError
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("imagestore.cli.serve:serve", "Run the store."),
+    "status": ("imagestore.cli.status:status", "How the store is, and what to do about it."),
     "check": ("imagestore.cli.check:check", "One line and an exit status for monitoring."),
     "demo": ("imagestore.cli.demo:demo", "Show a whole life of a throw-away store, kill -9 included."),
     "image": ("imagestore.cli.imagecommands:image", "Fetch, list, name, clone, publish and remove images."),

@@ -28,7 +28,7 @@ def _when(text: str | None) -> str:
     return dt.datetime.fromisoformat(text).astimezone().isoformat(" ", "milliseconds")[:23]
 
 
-def _status(operation: Operation) -> str:
+def progress_text(operation: Operation) -> str:
     """How it is: the phase and how far of what runs, why of what did not succeed."""
     if operation.error is not UNSET:
         return f"{operation.status}: {operation.error}"
@@ -55,7 +55,7 @@ OPERATION_COLUMNS = (
     Column[Operation]("who", lambda operation: operation.who or "-"),
     Column[Operation]("method", lambda operation: operation.method),
     Column[Operation]("subject", lambda operation: operation.subject or "-"),
-    Column[Operation]("status", _status),
+    Column[Operation]("status", progress_text),
 )
 
 FIELD_COLUMNS = (
