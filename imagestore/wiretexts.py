@@ -77,13 +77,16 @@ _BEGINNINGS: tuple[tuple[str, type[errors.ImageStoreError]], ...] = (
     ("the journal's disk was busy", errors.Rejected),
     ("the journal's disk did not answer", errors.OutcomeUnknown),
     ("the journal failed: ", errors.OutcomeUnknown),
+    ("the outcome of ", errors.OutcomeUnknown),
     ("something that is not the store's is in the way: ", errors.PoolError),
     ("the pool's catalog failed", errors.PoolError),
 )
 
 
-_POOL_FAILED = re.compile(r"[a-z ]+ failed: ")
-"""How the pool says what it was doing when the kernel or SQLite refused."""
+_POOL_FAILED = re.compile(
+    r"[a-z ]+ failed: |pool \S+ (is|lacks|has) |.* is encrypted and its key is not loaded|not permitted: "
+)
+"""How the pool says what it was doing when the kernel or SQLite refused, and what is the matter with it."""
 
 
 def error_of(text: str) -> errors.ImageStoreError:

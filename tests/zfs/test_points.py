@@ -77,9 +77,10 @@ class Told(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """The pool after all cases, what the journal says of each, and what a judge finds wrong."""
+    """The pool after all cases, how each child ended, what the journal says, and what a judge finds wrong."""
 
     rows: dict[str, Row]
+    statuses: dict[tuple[str, int], int]
     told: dict[tuple[str, int], Told]
     findings: list[str]
 
@@ -132,10 +133,11 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ended]:
 
         assert run("prepare", MOST) == 0
         assert run("prepare receptions", len(CHANGES["receive onto"])) == 0
+        statuses: dict[tuple[str, int], int] = {}
         began: dict[tuple[str, int], str] = {}
         for action, number, point in CASES:
             seq = reader.head(str(place.journal))[0]
-            assert run(action, number, point) == -signal.SIGKILL, (action, point)
+            statuses[action, number] = run(action, number, point)
             started = [
                 e.operation for e in files.events_of(place.journal, seq + 1)
                 if isinstance(e.event, OperationStarted) and e.event.method != "Start"
@@ -158,13 +160,14 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ended]:
             for name, record in state.datasets.items()
             if name in rows and record.made_by != rows[name].operation
         ]
-        yield Ended(rows, told, findings)
+        yield Ended(rows, statuses, told, findings)
 
 
 @pytest.mark.parametrize(("action", "number", "point"), CASES)
 def test_what_the_pool_holds_after_a_kill_is_what_the_rule_says(
     ended: Ended, action: str, number: int, point: str
 ) -> None:
+    assert ended.statuses[action, number] == -signal.SIGKILL, "it ended by itself; see what it said"
     is_deletion = action.startswith("Delete")
     has_begun = point != "before-intent"
     happens = has_begun and (point in WHOLE or is_deletion or action == "RequestImage")
