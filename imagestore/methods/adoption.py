@@ -44,6 +44,7 @@ class AdoptionMethods(Addressing):
     """See the module."""
 
     async def adopt_dataset(self, request: AdoptRequest, caller: Caller = LOCAL) -> AdoptResponse:
+        """Take over a volume that others made, where it stands, as a guest's disk or an image."""
         if not request.id:
             raise InvalidArgument("need an id")
         command = _ordered(request, self._resolve(request.id))
@@ -56,6 +57,7 @@ class AdoptionMethods(Addressing):
         return answer
 
     async def adopt_original(self, request: AdoptRequest, caller: Caller = LOCAL) -> AdoptResponse:
+        """Take over all that the original program left in the pool."""
         original = await self._original()
         found = self._surveyed(original, force=request.force)
         adopted: list[Adopted] = []
@@ -79,6 +81,7 @@ class AdoptionMethods(Addressing):
         )
 
     async def release_dataset(self, request: ReleaseRequest, caller: Caller = LOCAL) -> ReleaseResponse:
+        """Let go of a volume or an image; its data stay."""
         if not request.id:
             raise InvalidArgument("need an id")
         actors = self._running()

@@ -15,7 +15,7 @@ class AuditMethods(Addressing):
     """See the module."""
 
     async def get_drift(self, request: DriftRequest, caller: Caller = LOCAL) -> DriftResponse:
-        """As it is now, also what no start-up has recorded yet."""
+        """Where the pool is not what the journal says, now."""
         actors = self._running()
         state, view = actors.operations.state, actors.zpool.view
         found: list[Drifted] = []

@@ -42,6 +42,7 @@ class GuestListMethods(Addressing):
     """See the module."""
 
     async def describe_guests(self, request: GuestsRequest, caller: Caller = LOCAL) -> GuestsResponse:
+        """A page of the guests, by id, with disks, sizes, use and last snapshot."""
         ids = self._guest_ids()
         if request.id:
             if names.check_guest_id(request.id) not in ids:

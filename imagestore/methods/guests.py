@@ -32,6 +32,7 @@ class GuestMethods(Addressing):
         return guest, tuple(replace(disk, image=self._image_named(disk.image)) for disk in disks)
 
     async def verify_disks(self, request: GuestRequest, caller: Caller = LOCAL) -> GuestResponse:
+        """Whether a guest's disks could be made; sizes are filled in from images."""
         guest, disks = self._ordered(request)
         actors = self._running()
         state, view = actors.operations.state, actors.zpool.view
@@ -46,12 +47,14 @@ class GuestMethods(Addressing):
         return GuestResponse(guest=with_sizes(request, sizes))
 
     async def create_guest_disks(self, request: GuestRequest, caller: Caller = LOCAL) -> GuestResponse:
+        """Make all disks of a guest or none; the same again succeeds."""
         guest, disks = self._ordered(request)
         command = CreateGuestDisks(guest=guest, disks=disks)
         rows = await self._perform(names.guest(guest), command, caller)
         return GuestResponse(guest=answered(request, [self._volume(row) for row in rows]))
 
     async def delete_guests_disks(self, request: GuestRequest, caller: Caller = LOCAL) -> GuestResponse:
+        """Delete all disks of a guest; of a guest without disks this succeeds."""
         if request.guest is None or not request.guest.get("id"):
             raise InvalidArgument(detail="guest.id is missing")
         guest = names.check_guest_id(request.guest["id"])

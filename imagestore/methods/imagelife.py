@@ -56,6 +56,7 @@ class ImageLifeMethods(ImageMethods):
         )
 
     async def describe_images(self, request: ImageRequest, caller: Caller = LOCAL) -> ImageResponse:
+        """One image or all, hidden ones too, with all that is known of each."""
         images = self._running().operations.state.images
         if not request.id:
             return ImageResponse(images=tuple(map(self._described, images.values())))
@@ -72,6 +73,7 @@ class ImageLifeMethods(ImageMethods):
     # -- aliases ------------------------------------------------------------------------
 
     async def set_image_alias(self, request: AliasRequest, caller: Caller = LOCAL) -> ImageResponse:
+        """Let an alias name an image, in one step, whatever it named before."""
         if not request.alias:
             raise InvalidArgument("need an alias")
         if not request.id:
@@ -83,6 +85,7 @@ class ImageLifeMethods(ImageMethods):
         return await self._describe([image], caller)
 
     async def remove_image_alias(self, request: AliasRequest, caller: Caller = LOCAL) -> ImageResponse:
+        """Remove an alias; answered with the image that it named."""
         if not request.alias:
             raise InvalidArgument("need an alias")
         image = self._running().operations.state.aliases.get(request.alias)
@@ -98,6 +101,7 @@ class ImageLifeMethods(ImageMethods):
     # -- publishing -----------------------------------------------------------------------
 
     async def publish_image(self, request: PublishRequest, caller: Caller = LOCAL) -> ImageResponse:
+        """Make an image of a disk's snapshot, a full copy; answered when it is whole."""
         if not request.id:
             raise InvalidArgument("need id")
         if not request.snapshot:
@@ -112,7 +116,7 @@ class ImageLifeMethods(ImageMethods):
     # -- collecting -----------------------------------------------------------------------
 
     async def collect_images(self, request: CollectRequest, caller: Caller = LOCAL) -> ImageResponse:
-        """Delete what nothing uses, one operation an image; one that came into use meanwhile stays."""
+        """Delete the images that nothing uses for so long, one operation each."""
         if request.unusedSeconds > MAX_UNUSED_SECONDS:
             raise InvalidArgument("need a valid time", detail=f"at most {MAX_UNUSED_SECONDS} seconds")
         actors = self._running()

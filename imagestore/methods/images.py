@@ -66,11 +66,13 @@ class ImageMethods(SourceMethods):
         return Image(id=record.id, type=record.type, status=record.status, reason=reason)
 
     async def list_images(self, request: ImageRequest, caller: Caller = LOCAL) -> ImageResponse:
+        """Every image, in the order of first request; those under way and failed ones with ``status``."""
         state = self._running().operations.state
         records = [record for record in state.images.values() if record.id not in state.retired]
         return ImageResponse(images=tuple(map(self._image, records)))
 
     async def get_image(self, request: ImageRequest, caller: Caller = LOCAL) -> ImageResponse:
+        """One image."""
         state = self._running().operations.state
         image = self._image_named(request.id)
         record = state.images.get(image)
@@ -80,6 +82,7 @@ class ImageMethods(SourceMethods):
         return ImageResponse(images=(self._image(record),))
 
     async def request_image(self, request: ImageRequest, caller: Caller = LOCAL) -> ImageResponse:
+        """Have an image fetched; answered when it is usable. Requests for one image share one fetch."""
         if not request.id:
             raise InvalidArgument("need id")
         names.check_image_id(request.id)
@@ -127,6 +130,7 @@ class ImageMethods(SourceMethods):
         await reply.wait()
 
     async def delete_image(self, request: ImageRequest, caller: Caller = LOCAL) -> ImageResponse:
+        """Delete an image; refused while aliases or clones exist, hidden until then with ``whenUnused``."""
         answer = await self.get_image(request, caller)
         image = answer.images[0].id
         command = DeleteImage(image=image, when_unused=request.whenUnused)
@@ -134,6 +138,7 @@ class ImageMethods(SourceMethods):
         return answer
 
     async def clone_image(self, request: ImageRequest, caller: Caller = LOCAL) -> VolumeResponse:
+        """Make the volume ``dest`` of an image, in an instant; the same again succeeds."""
         if not request.dest:
             raise InvalidArgument("need dest")
         image = self._image_named(request.id)

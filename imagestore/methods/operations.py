@@ -32,10 +32,11 @@ class OperationMethods(Addressing):
     """See the module."""
 
     async def get_operation(self, request: OperationRequest, caller: Caller = LOCAL) -> OperationResponse:
+        """One operation, and what it caused."""
         return OperationResponse(operations=(self._operation(await self._entry(request.id), whole=True),))
 
     async def list_operations(self, request: OperationRequest, caller: Caller = LOCAL) -> OperationResponse:
-        """The newest first; on the first page, what was never accepted comes before."""
+        """A page of the operations, the newest first, of all lives of the store."""
         if request.status not in _STATUSES:
             raise InvalidArgument(detail=f"status: one of {', '.join(_STATUSES[1:])}")
         limit = min(request.limit or PAGE, LARGEST_PAGE)
@@ -68,7 +69,7 @@ class OperationMethods(Addressing):
         )
 
     async def wait_operation(self, request: OperationRequest, caller: Caller = LOCAL) -> OperationResponse:
-        """The operation once it has ended; as it is then, when the time is up before."""
+        """One operation when it has ended, or as it is after ``timeout`` seconds."""
         entry = await self._entry(request.id)
         seconds = min(request.timeout or LONGEST_WAIT_SECONDS, LONGEST_WAIT_SECONDS)
         with trio.move_on_after(seconds):
@@ -76,7 +77,7 @@ class OperationMethods(Addressing):
         return OperationResponse(operations=(self._operation(entry, whole=True),))
 
     async def cancel_operation(self, request: OperationRequest, caller: Caller = LOCAL) -> OperationResponse:
-        """Cancel what is queued, fetched or copied; answered when it has ended. Again is harmless."""
+        """Cancel what is queued, or a fetch or copy that runs; answered when it has ended."""
         entry = await self._entry(request.id)
         actors = self._running()
         if entry.status == "cancelled":

@@ -33,7 +33,7 @@ class PastMethods(OperationMethods):
     """See the module."""
 
     async def search_events(self, request: SearchRequest, caller: Caller = LOCAL) -> SearchResponse:
-        """The newest first."""
+        """Events of the journal in words, the newest first, a page at a time."""
         if len(request.text) > MOST_CHARACTERS:
             raise InvalidArgument(detail=f"text: at most {MOST_CHARACTERS} characters")
         wanted = Filter(
@@ -51,7 +51,10 @@ class PastMethods(OperationMethods):
         return SearchResponse(events=tuple(map(_line, page.events)), next=page.next)
 
     async def explain_dataset(self, request: ExplainRequest, caller: Caller = LOCAL) -> ExplainResponse:
-        """Raises NotFound: the journal has never heard of it."""
+        """What ever had a name, where the last of it came from, and what was done to it.
+
+        Raises NotFound: the journal has never heard of it.
+        """
         dataset = self._relative(request.id)
         if not dataset:
             raise InvalidArgument("need an id")

@@ -23,6 +23,7 @@ class SnapshotMethods(Addressing):
     """See the module."""
 
     async def create_snapshot(self, request: SnapshotRequest, caller: Caller = LOCAL) -> SnapshotResponse:
+        """Snapshot ``dest`` of a dataset; of a guest, or with ``recursive``, of all below at one instant."""
         if not request.id:
             raise InvalidArgument("need an id")
         row = self._existing(request.id)
@@ -44,20 +45,24 @@ class SnapshotMethods(Addressing):
         return row
 
     async def get_snapshot(self, request: SnapshotRequest, caller: Caller = LOCAL) -> SnapshotResponse:
+        """One snapshot."""
         return SnapshotResponse(snapshots=(self._snapshot(self._existing_snapshot(request)),))
 
     async def list_snapshots(self, request: SnapshotRequest, caller: Caller = LOCAL) -> SnapshotResponse:
+        """The snapshots of a dataset and of all below; of the whole pool without an id."""
         name = self._existing(request.id).name if request.id else ""
         snapshots = [row for row in self._listed(name) if row.kind == "snapshot"]
         return SnapshotResponse(snapshots=tuple(map(self._snapshot, snapshots)))
 
     async def delete_snapshot(self, request: SnapshotRequest, caller: Caller = LOCAL) -> SnapshotResponse:
+        """Delete a snapshot; with ``recursive`` those of the same name below."""
         row = self._existing_snapshot(request)
         command = DeleteSnapshot(name=row.name, recursive=request.recursive)
         rows = await self._perform(row.name, command, caller)
         return SnapshotResponse(snapshots=tuple(map(self._snapshot, rows)))
 
     async def rollback_snapshot(self, request: SnapshotRequest, caller: Caller = LOCAL) -> SnapshotResponse:
+        """Go back to a snapshot; newer ones are destroyed only with ``destroyMoreRecent``."""
         row = self._existing_snapshot(request)
         command = RollbackSnapshot(
             name=row.name, destroy_more_recent=request.destroyMoreRecent, force=request.force

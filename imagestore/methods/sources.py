@@ -39,7 +39,7 @@ class SourceMethods(Addressing):
     """How lists of sums are fetched; a store replaces it by what its settings say."""
 
     async def list_sources(self, request: SourceRequest, caller: Caller = LOCAL) -> SourceResponse:
-        """All, or that of ``request.id``."""
+        """Where images come from that do not come from the image service; all, or that of ``id``."""
         known = self._running().operations.state.sources
         if request.id and request.id not in known:
             raise NotFound(detail=f"image {request.id} has no source of its own")
@@ -47,6 +47,7 @@ class SourceMethods(Addressing):
         return SourceResponse(sources=tuple(_source(image, known[image]) for image in wanted))
 
     async def register_source(self, request: SourceRequest, caller: Caller = LOCAL) -> SourceResponse:
+        """Say where an image is to come from; another source of it is to be removed first."""
         if not request.id:
             raise InvalidArgument("need id")
         names.check_image_id(request.id)
@@ -57,6 +58,7 @@ class SourceMethods(Addressing):
         return await self.list_sources(SourceRequest(id=request.id), caller)
 
     async def remove_source(self, request: SourceRequest, caller: Caller = LOCAL) -> SourceResponse:
+        """Forget where an image comes from; the image stays."""
         answer = await self.list_sources(SourceRequest(id=request.id or "."), caller)
         await self._perform(names.image(request.id), RemoveSource(image=request.id), caller)
         return answer

@@ -60,6 +60,7 @@ class StatusMethods(OperationMethods, ImageLifeMethods, AuditMethods):
         raise NotImplementedError
 
     async def get_status(self, request: StatusRequest, caller: Caller = LOCAL) -> StatusResponse:
+        """How the store is, in one word with reason and next command, and in numbers."""
         actors = self._running()
         space = await self._space()
         drift = await self._drifted(caller)
@@ -159,7 +160,8 @@ class StatusMethods(OperationMethods, ImageLifeMethods, AuditMethods):
         """Those since then, the newest first, and whether each still counts."""
         actors = self._running()
         if self._earlier is None:
-            wanted = Wanted(since_ns=since_ns, limit=EARLIER_OPERATIONS)
+            began = actors.operations.began_seq + 1
+            wanted = Wanted(since_ns=since_ns, before=began, limit=EARLIER_OPERATIONS)
             found = await actors.archive.operations(wanted)
             entries = [entry_of(events) for _, events in found]
             history = actors.operations.history

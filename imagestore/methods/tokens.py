@@ -25,7 +25,10 @@ class TokenMethods(Addressing):
     _new_secret: Callable[[], str] = staticmethod(tokens.new_secret)
 
     async def create_token(self, request: TokenRequest, caller: Caller = LOCAL) -> TokenResponse:
-        """Raises InvalidArgument, AlreadyExists, Blocked."""
+        """Make a token; ``secret`` in the answer is told this once.
+
+        Raises InvalidArgument, AlreadyExists, Blocked.
+        """
         tokens.check_name(request.name)
         role = next((role for role in ROLES if role == request.role), None)
         if role is None:
@@ -49,10 +52,14 @@ class TokenMethods(Addressing):
         return TokenResponse(tokens=answer.tokens, secret=secret)
 
     async def list_tokens(self, request: TokenRequest, caller: Caller = LOCAL) -> TokenResponse:
+        """Every token that is not revoked, without its secret."""
         return TokenResponse(tokens=self.known_tokens())
 
     async def revoke_token(self, request: TokenRequest, caller: Caller = LOCAL) -> TokenResponse:
-        """Raises NotFound."""
+        """Make a token good for nothing, from now on.
+
+        Raises NotFound.
+        """
         record = self._running().operations.state.tokens.get(request.name)
         if record is None:
             raise NotFound(detail=f"there is no token {request.name}")

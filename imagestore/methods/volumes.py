@@ -24,10 +24,12 @@ class VolumeMethods(Addressing):
     """See the module."""
 
     async def list_volumes(self, request: VolumeRequest, caller: Caller = LOCAL) -> VolumeResponse:
+        """Every volume, those of images and guests too, by name."""
         volumes = [row for row in self._listed("") if row.kind == "volume"]
         return VolumeResponse(volumes=tuple(map(self._volume, volumes)))
 
     async def create_volume(self, request: VolumeRequest, caller: Caller = LOCAL) -> VolumeResponse:
+        """Make a volume of ``size`` MiB, and its parents; the same size again succeeds."""
         if not 0 < request.size <= MAX_VOLUME_BYTES // MIB:
             raise InvalidArgument("need a valid size", detail="size in MiB, from 1 to 2^42")
         if not request.id:
@@ -39,6 +41,7 @@ class VolumeMethods(Addressing):
         return VolumeResponse(volumes=tuple(map(self._volume, rows)))
 
     async def get_volume(self, request: VolumeRequest, caller: Caller = LOCAL) -> VolumeResponse:
+        """One volume."""
         if not request.id:
             raise InvalidArgument("need an id")
         row = self._existing(request.id)
@@ -47,6 +50,7 @@ class VolumeMethods(Addressing):
         return VolumeResponse(volumes=(self._volume(row),))
 
     async def delete_dataset(self, request: VolumeRequest, caller: Caller = LOCAL) -> VolumeResponse:
+        """Delete a dataset, everything below it, and all snapshots."""
         if not request.id:
             raise InvalidArgument("need an id")
         row = self._existing(request.id)
