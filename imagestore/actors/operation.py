@@ -116,6 +116,7 @@ class Operations:
         zpool.check_writable = self.check_writable
         self.now_ns = now_ns
         self.began_ns = now_ns()
+        self.began_seq = journal.state.seq
         self.timings = zpool.timings
         self.history = History(new_id=new_id, now_ns=now_ns)
         self.history.remember(journal.state.operations.values())

@@ -28,6 +28,7 @@ from imagestore.events.follow import Follower, anchor_at, place_at
 from imagestore.events.indexqueries import Wanted, named_query, operations_query, search_query
 from imagestore.events.log import Place, survey
 from imagestore.events.replay import envelopes
+from imagestore.events.scan import Frame
 from imagestore.events.selection import Filter, alias_of
 from imagestore.events.subjects import datasets_of, guests_of, images_of
 
@@ -369,6 +370,7 @@ class Index:
             IndexLost: it has no such event.
         """
         follower: Follower | None = None
+        frames: Iterator[tuple[int, Frame]] = iter(())
         events: dict[int, Envelope] = {}
         for seq in seqs:
             if seq not in events:
@@ -376,7 +378,8 @@ class Index:
                 here = follower.place if follower is not None else None
                 if follower is None or here is None or not begin.seq <= here.cursor.seq < seq:
                     follower = self._follower_at(begin)
-                events = _until(seq, follower)
+                    frames = follower.frames()  # left where it is until the next seq: nothing is read twice
+                events = _until(seq, frames, self.directory)
             yield events[seq]
 
     def _place_before(self, seq: int) -> checkpoints.Anchor:
@@ -422,11 +425,12 @@ def open_index(directory: str, cache: str = "", *, files: Files = SYSTEM_FILES) 
     return Index(directory, MEMORY, files=files, writable=True, lock=-1)
 
 
-def _until(seq: int, follower: Follower) -> dict[int, Envelope]:
+def _until(seq: int, frames: Iterator[tuple[int, Frame]], directory: str) -> dict[int, Envelope]:
     """The events of the frame that holds event ``seq``. Raises IndexLost."""
-    while True:
-        found = follower.more(most=1)
-        if not found or found[0].seq > seq:
-            raise IndexLost(f"seq {seq} is not where it was")
-        if found[-1].seq >= seq:
-            return {envelope.seq: envelope for envelope in found}
+    for number, frame in frames:
+        if frame.count and frame.seq + frame.count > seq:
+            found = {envelope.seq: envelope for envelope in envelopes(directory, number, frame)}
+            if seq in found:
+                return found
+            break
+    raise IndexLost(f"seq {seq} is not where it was")

@@ -14,7 +14,7 @@ from imagestore.events.eventtext import describe
 from imagestore.events.lineage import Lineage, explain
 from imagestore.events.selection import Filter, alias_of
 
-LOOKED_AT = 5_000
+LOOKED_AT = 10_000
 """Events that one search for a text looks at; the next page goes on behind them."""
 
 PIECE_EVENTS = 500
