@@ -14,7 +14,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
     $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 READY := .venv/ready
-CODE := imagestore tests benchmarks
+CODE := imagestore tests benchmarks tools
 ZFS_SECONDS := 1500
 SYSTEM_PACKAGES := btrfs-progs debootstrap e2fsprogs gpg gpg-agent gpgv prometheus qemu-utils systemd xfsprogs zfsutils-linux
 
@@ -27,7 +27,7 @@ export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo check format test test-system test-zfs crash crash-zfs sim mutants bench bench-zfs deb lock clean
+.PHONY: help setup run demo check format test test-system test-zfs crash crash-zfs sim mutants bench bench-zfs docs deb lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -78,6 +78,9 @@ bench-zfs: $(READY) ## measure against zfs itself on real OpenZFS, as test-zfs
 
 bench: $(READY) ## measure against the targets and print one table; ROWS=journal,streams,store picks modules
 	$(BIN)/python -m benchmarks $(ROWS)
+
+docs: $(READY) ## write docs/reference.md anew from the code
+	$(BIN)/python -m tools.reference
 
 deb: $(READY) ## build the Debian package in dist/, with all it needs but Python itself
 	packages/deb $(abspath $(BIN)/python)

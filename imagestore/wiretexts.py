@@ -8,7 +8,7 @@ import re
 
 from imagestore import errors
 
-_EXACT: dict[str, type[errors.ImageStoreError]] = {
+EXACT: dict[str, type[errors.ImageStoreError]] = {
     "not found": errors.NotFound,
     "not a valid dataset": errors.NotValid,
     "not a volume": errors.NotVolume,
@@ -38,8 +38,9 @@ _EXACT: dict[str, type[errors.ImageStoreError]] = {
     "store is not running": errors.TemporarilyUnavailable,
     "store has ended": errors.TemporarilyUnavailable,
 }
+"""Whole texts."""
 
-_BEGINNINGS: tuple[tuple[str, type[errors.ImageStoreError]], ...] = (
+BEGINNINGS: tuple[tuple[str, type[errors.ImageStoreError]], ...] = (
     ("dataset already exists", errors.AlreadyExists),
     ("operation has ended: ", errors.TooLate),
     ("permission denied: ", errors.Forbidden),
@@ -81,7 +82,7 @@ _BEGINNINGS: tuple[tuple[str, type[errors.ImageStoreError]], ...] = (
     ("something that is not the store's is in the way: ", errors.PoolError),
     ("the pool's catalog failed", errors.PoolError),
 )
-
+"""Texts that go on with a name."""
 
 _POOL_FAILED = re.compile(
     r"[a-z ]+ failed: |pool \S+ (is|lacks|has) |.* is encrypted and its key is not loaded|not permitted: "
@@ -91,10 +92,10 @@ _POOL_FAILED = re.compile(
 
 def error_of(text: str) -> errors.ImageStoreError:
     """The error that the store meant with the one line it sent."""
-    exact = _EXACT.get(text)
+    exact = EXACT.get(text)
     if exact is not None:
         return exact(text)
-    for beginning, kind in _BEGINNINGS:
+    for beginning, kind in BEGINNINGS:
         if text.startswith(beginning):
             return kind(text)
     if _POOL_FAILED.match(text):

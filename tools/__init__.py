@@ -1,0 +1,1 @@
+"""What makes and checks files of the repository; nothing of it is installed."""
