@@ -32,7 +32,7 @@ from tests.simulation.streamed import stream
 
 BY_ATTRIBUTE = {method.attribute: method for method in METHODS}
 
-AFTERMATH_SECONDS = 3.0
+AFTERMATH_SECONDS = 1.5
 """What a caller left behind that went away has begun by then, at the latest."""
 
 

@@ -236,7 +236,7 @@ class Life:
         """Until nothing is under way."""
         while self.state().operations and not self.read_only:
             await trio.sleep(0.5)
-        await trio.sleep(1.1)  # for the view
+        await trio.sleep(0.7)  # for the view
 
     def _judge_start(self) -> None:
         history, state = self.history, self.state()
@@ -262,9 +262,8 @@ class Life:
 
     def _check_pool(self) -> list[str]:
         history, state = self.history, self.state()
-        cluttered = history.plan.pool_trouble > 0
         return [
-            *judge.check_together(state, history.ground, self._zpool, left=history.left, cluttered=cluttered),
+            *judge.check_together(state, history.ground, self._zpool, left=history.left),
             *judge.check_images(state, history.ground),
             *history.book.compare(history.ground, fetching=judge.fetching(state)),
         ]

@@ -24,7 +24,6 @@ from imagestore.events.catalogue import (
 from imagestore.events.state import State, apply
 from imagestore.pools.base import Identity
 from tests.events.disk import MemoryDisk
-from tests.simulation.book import STAGING
 from tests.simulation.network import IMAGES
 from tests.simulation.poolground import PoolGround, content
 
@@ -80,17 +79,12 @@ def left_behind(events: Sequence[Envelope]) -> set[Identity]:
 
 
 def check_together(
-    state: State, ground: PoolGround, zpool: ZpoolActor, *, left: set[Identity], cluttered: bool
+    state: State, ground: PoolGround, zpool: ZpoolActor, *, left: set[Identity]
 ) -> Iterator[str]:
-    """Journal's state, view and pool say the same.
-
-    ``left`` is what could not be undone.  ``cluttered``: staging may lie about.
-    """
+    """Journal's state, view and pool say the same. ``left`` is what could not be undone."""
     rows = {name: ground.measured(entry) for name, entry in ground.entries.items()}
     view = {row.name: row for row in zpool.view.under("")}
     for name in sorted({*rows, *view}):
-        if cluttered and name.startswith(STAGING):
-            continue
         if rows.get(name) != view.get(name):
             yield f"the view has {view.get(name)}, the pool {rows.get(name)}"
     for record in state.datasets.values():
@@ -100,11 +94,9 @@ def check_together(
         elif (row.kind, row.volsize) != (record.kind, record.size_bytes):
             yield f"{record.name} is {row} in the pool and {record} in the journal"
     for row in rows.values():
-        if row.tags.op and state.owned(row.name, row.guid, row.createtxg) is None:
-            is_staging = row.name.startswith(STAGING)
-            known = row.tags.op in state.operations or row.identity in left
-            if not known and not (cluttered and is_staging):
-                yield f"{row.name} was made by {row.tags.op}, and the journal does not know it"
+        is_known = row.tags.op in state.operations or row.identity in left
+        if row.tags.op and not is_known and state.owned(row.name, row.guid, row.createtxg) is None:
+            yield f"{row.name} was made by {row.tags.op}, and the journal does not know it"
 
 
 def check_images(state: State, ground: PoolGround) -> Iterator[str]:
