@@ -39,6 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "headlog": GROUND,
     "supervisor": set(),
     "attachment": GROUND | {"pools"},
+    "doctor": GROUND | {"actors", "config", "events", "pools"},
     "guestarchive": GROUND | {"pools"},
     "guestorders": GROUND | {"actors"},
     "methods": GROUND | {"actors", "events", "guestarchive", "guestorders", "pools", "service", "streams"},
@@ -67,6 +68,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {
         "client",
         "config",
+        "doctor",
         "events",
         "operationclient",
         "rebuild",

@@ -19,6 +19,8 @@ from imagestore.errors import ImageStoreError
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("imagestore.cli.serve:serve", "Run the store."),
+    "init": ("imagestore.cli.init:init", "Write the settings of a new store."),
+    "doctor": ("imagestore.cli.doctor:doctor", "What works here, what does not, and what mends it."),
     "status": ("imagestore.cli.status:status", "How the store is, and what to do about it."),
     "check": ("imagestore.cli.check:check", "One line and an exit status for monitoring."),
     "demo": ("imagestore.cli.demo:demo", "Show a whole life of a throw-away store, kill -9 included."),
