@@ -3,7 +3,8 @@
 Promises: flags win over the environment (``IMAGESTORE_*``), that over the
 TOML file, that over the defaults.  A key that does not exist, a value of the
 wrong type and two settings that contradict each other are a ``ConfigError``
-that names the key, where it stood, and what would be right.  Nothing here
+that names the key, where it stood, and what would be right.  Settings that
+name secret files may begin with ``${CREDENTIALS_DIRECTORY}``, systemd's.  Nothing here
 touches the pool, the journal or the network.
 
 The original's keys (``ImageServer``, ``NumFetchers``, ``MaxPending``,
@@ -36,6 +37,11 @@ NOT_SETTINGS = (
     "IMAGESTORE_KEY_FILE",
 )
 """Variables of that prefix which are no settings of the store: the file, and what clients use."""
+
+CREDENTIALS = "${CREDENTIALS_DIRECTORY}"
+
+MAY_BE_CREDENTIALS = ("tls_certificate", "tls_key", "tls_client_ca", "sums_keyring")
+"""Settings whose files systemd may hand over (LoadCredential=)."""
 
 DEFAULT_SOCKET = "/run/imagestore/imagestore.sock"
 """What ``socket = "auto"`` means, if it can be made."""
@@ -97,7 +103,8 @@ class Config(Struct, frozen=True, kw_only=True):
     """PEM file: the store's certificate and those above it. With it the TCP port speaks TLS. Default none."""
 
     tls_key: str = ""
-    """PEM file with its key, without a passphrase. Default: in the file of the certificate."""
+    """PEM file with its key, without a passphrase; like the other files of TLS it may be one of systemd's
+    credentials, ${CREDENTIALS_DIRECTORY}/NAME. Default: in the file of the certificate."""
 
     tls_client_ca: str = ""
     """PEM file of the authority whose certificates clients may show instead of tokens. Default none."""
@@ -259,7 +266,7 @@ def load(
     }
     for layer in layers:
         settings.update(layer)
-    config = msgspec.convert(settings, Config)
+    config = _with_credentials(msgspec.convert(settings, Config), environment)
     address = config.pool_address
     socket = config.socket if config.socket in ("none", "auto") else str(Path(config.socket).absolute())
     config = msgspec.structs.replace(
@@ -271,6 +278,23 @@ def load(
     )
     _check_together(config)
     return config
+
+
+def _with_credentials(config: Config, environment: Mapping[str, str]) -> Config:
+    """``config`` with the place of systemd's credentials put in. Raises ConfigError where there is none."""
+    directory = environment.get("CREDENTIALS_DIRECTORY", "")
+    found: dict[str, str] = {}
+    for key in MAY_BE_CREDENTIALS:
+        value: str = getattr(config, key)
+        if not value.startswith(CREDENTIALS):
+            continue
+        if not directory:
+            raise ConfigError(
+                f"{key} = {value!r}: there are no credentials",
+                detail="give the unit LoadCredential=NAME:/path, and let systemd start it",
+            )
+        found[key] = directory + value.removeprefix(CREDENTIALS)
+    return msgspec.structs.replace(config, **found)
 
 
 def _from_file(path: str) -> dict[str, object]:

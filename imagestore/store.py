@@ -24,14 +24,17 @@ import gc
 import logging
 import os
 import signal
+import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import NamedTuple
 
 import trio
 from msgspec import Struct
+from msgspec.structs import replace
 
 from imagestore import attachment
 from imagestore.actors.archive import Archive
@@ -68,7 +71,7 @@ from imagestore.methods import Actors, Methods
 from imagestore.pools.base import Mark, PoolDriver
 from imagestore.pools.directory.driver import open_directory_pool
 from imagestore.service import Readiness
-from imagestore.supervisor import Supervisor
+from imagestore.supervisor import Supervisor, handed_over
 
 _log = logging.getLogger(__name__)
 
@@ -122,6 +125,7 @@ class Store(Methods):
         self._ended = trio.Event()
         self._begun = False
         self._http_stop = trio.Event()
+        self._host = config.host
         self.socket = ""
         """The Unix socket that is served, "" if none is."""
         self._feed: Feed | None = None
@@ -297,20 +301,22 @@ class Store(Methods):
         port: int | None = None,
         *,
         host: str | None = None,
+        handed: Sequence[socket.socket] = (),
         task_status: trio.TaskStatus[tuple[str, int]] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Serve HTTP until :meth:`stop_http` or :meth:`destroy`; reports the bound address.
 
-        ``port`` and ``host`` default to the configuration's. May be started
-        before the store is ready; ``/readyz`` tells.
+        ``port`` and ``host`` default to the configuration's, listening sockets that are ``handed``
+        over take their place. May be started before the store is ready; ``/readyz`` tells.
         """
         settings = HttpSettings(
             max_body_bytes=self.config.max_request_bytes,
             stall_seconds=self.config.download_stall_seconds,
             grace_seconds=self.config.shutdown_seconds / 2,
         )
-        async with open_doors(self.config) as doors:
+        async with open_doors(self.config, handed) as doors:
             self.socket = doors.socket
+            self._host = doors.widest_host(self.config.host)
             await serve_http(
                 self,
                 host=self.config.host if host is None else host,
@@ -320,13 +326,14 @@ class Store(Methods):
                 access=doors.access,
                 tls=doors.tls,
                 unix=doors.unix,
+                tcp=doors.tcp,
                 task_status=task_status,
             )
 
     def check_way_in(self) -> None:
         """Raises ConfigError if nobody can ever be let in. Of a store that runs."""
         tokens = any(not token.expired for token in self.known_tokens())
-        check_way_in(self.config, socket=self.socket, tokens=tokens)
+        check_way_in(replace(self.config, host=self._host), socket=self.socket, tokens=tokens)
 
     def stop_http(self) -> None:
         """Not ready any more; HTTP finishes its requests. Fetches are left to the next life at once,
@@ -453,7 +460,7 @@ async def serve(config: Config, *, task_status: trio.TaskStatus[Served] = trio.T
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as root:
             async with trio.open_nursery() as front:
-                host, port = await front.start(store.run_http)
+                host, port = await front.start(partial(store.run_http, handed=handed_over()))
                 root.start_soon(_stop_at_signal, signals, store, config)
                 await root.start(store.run)
                 store.check_way_in()

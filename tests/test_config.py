@@ -144,6 +144,16 @@ def test_tls_begins_with_a_certificate(key: str) -> None:
     assert load({key: "x.pem", "tls_certificate": "y.pem"}, environment={}).tls_certificate == "y.pem"
 
 
+def test_secret_files_may_be_systemds_credentials(tmp_path: Path) -> None:
+    place = "${CREDENTIALS_DIRECTORY}"
+    file = written(tmp_path, f'tls_certificate = "/c.pem"\ntls_key = "{place}/key"\n')
+    config = load({}, environment={"CREDENTIALS_DIRECTORY": "/run/credentials/x"}, file=file)
+    assert (config.tls_certificate, config.tls_key) == ("/c.pem", "/run/credentials/x/key")
+    with pytest.raises(ConfigError, match=r"tls_key = .* there are no credentials") as caught:
+        load({}, environment={}, file=file)
+    assert "LoadCredential=" in caught.value.detail
+
+
 def test_client_roles_are_checked() -> None:
     with pytest.raises(ConfigError, match="tls_client_roles: 'x=root'"):
         load({"tls_client_roles": "x=root"}, environment={})

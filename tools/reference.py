@@ -138,8 +138,8 @@ def _errors() -> str:
     heads = ("error", "text on the old wire", "code", "HTTP", "exit", "again?", "meaning")
     return (
         "*code* is that of JSON-RPC 2.0, *HTTP* the status of the endpoints that are no RPC, *exit* the"
-        " status of the command line;\n*again?* says whether the same request may succeed later. `…` stands for names.\n\n"
-        + _table(heads, rows)
+        " status of the command line;\n*again?* says whether the same request may succeed later. `…` stands"
+        " for names.\n\n" + _table(heads, rows)
     )
 
 

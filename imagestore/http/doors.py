@@ -5,8 +5,9 @@ Owns what the settings mean for a server.  The server itself is
 """
 
 import logging
+import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import trio
@@ -15,7 +16,7 @@ from msgspec import Struct
 from imagestore.access import ROLES, is_loopback, parse_client_roles
 from imagestore.config import DEFAULT_SOCKET, Config
 from imagestore.errors import ConfigError
-from imagestore.http.listeners import open_unix_listener, tls_context
+from imagestore.http.listeners import adopt_listener, open_unix_listener, path_of, tls_context
 from imagestore.http.settings import AccessSettings
 
 _log = logging.getLogger(__name__)
@@ -24,29 +25,56 @@ _EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 (recognised, not listened on)
 
 
 class Doors(Struct, frozen=True, kw_only=True):
-    """What a server is given besides its address.  ``socket`` is the path of ``unix``, "" without one."""
+    """What a server is given besides its address.  ``socket`` is the path of ``unix``, "" without one.
+
+    ``tcp`` are listening sockets that were handed over, and stand for its address.
+    """
 
     access: AccessSettings
     tls: ssl.SSLContext | None
     unix: trio.SocketListener | None
     socket: str
+    tcp: tuple[trio.SocketListener, ...] = ()
+
+    def widest_host(self, otherwise: str) -> str:
+        """The address that most can reach of those that are served; ``otherwise`` if none was handed over."""
+        hosts = [str(listener.socket.getsockname()[0]) for listener in self.tcp]
+        return min(hosts or [otherwise], key=is_loopback)
 
 
 @asynccontextmanager
-async def open_doors(config: Config) -> AsyncIterator[Doors]:
+async def open_doors(config: Config, handed: Sequence[socket.socket] = ()) -> AsyncIterator[Doors]:
     """The doors of ``config``; the socket is gone when the context ends.
+
+    ``handed`` are sockets that the service manager listens on: a Unix one stands for the setting
+    ``socket``, others for ``host`` and ``port``.
 
     Raises:
         ConfigError: one of them cannot be; says what to do.
     """
     async with AsyncExitStack() as opened:
-        unix, path = await _unix_listener(config, opened)
+        adopted = [await opened.enter_async_context(adopt_listener(each)) for each in handed]
+        tcp = tuple(each for each in adopted if each.socket.family != socket.AF_UNIX)
+        unix, path = _unix_of(adopted)
+        if unix is None:
+            unix, path = await _unix_listener(config, opened)
         tls = (
             tls_context(config.tls_certificate, config.tls_key, config.tls_client_ca)
             if config.tls_certificate
             else None
         )
-        yield Doors(access=access_of(config), tls=tls, unix=unix, socket=path)
+        yield Doors(access=access_of(config), tls=tls, unix=unix, socket=path, tcp=tcp)
+
+
+def _unix_of(adopted: Sequence[trio.SocketListener]) -> tuple[trio.SocketListener | None, str]:
+    """The Unix socket of those that were handed over, and its path."""
+    found = [each for each in adopted if each.socket.family == socket.AF_UNIX]
+    if len(found) > 1:
+        raise ConfigError(
+            f"{len(found)} Unix sockets were handed over: {', '.join(map(path_of, found))}",
+            detail="leave one ListenStream= with a path",
+        )
+    return (found[0], path_of(found[0])) if found else (None, "")
 
 
 async def _unix_listener(config: Config, opened: AsyncExitStack) -> tuple[trio.SocketListener | None, str]:

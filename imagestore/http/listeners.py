@@ -1,4 +1,4 @@
-"""The sockets that a server listens on: TCP, a Unix socket, and what TLS needs.
+"""The sockets that a server listens on: TCP, a Unix socket, those that were handed over, and what TLS needs.
 
 Promises: what cannot be listened on is a ``ConfigError`` that says what to do.
 A Unix socket appears with its mode and group already set, takes the place of
@@ -47,16 +47,20 @@ async def open_listener(host: str, port: int) -> trio.SocketListener:
     listener = trio.socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Inherited by every connection; found out: a peer that vanished while it waits for an answer.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
+        _suit_connections(listener)
         await listener.bind(address)
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         raise ConfigError(_why_not(host, port, error)) from None
     return trio.SocketListener(listener)
+
+
+def _suit_connections(listener: trio.socket.SocketType) -> None:
+    """Inherited by every connection; found out: a peer that vanished while it waits for an answer."""
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
 
 
 def _why_not(host: str, port: int, error: OSError) -> str:
@@ -77,6 +81,34 @@ def _why_not(host: str, port: int, error: OSError) -> str:
             return (
                 f"cannot listen on {where}: {os.strerror(error.errno or 0)}; choose another address or port"
             )
+
+
+# --- handed over ---------------------------------------------------------------------
+
+
+def adopt_listener(handed: socket.socket) -> trio.SocketListener:
+    """A socket that the service manager has opened, bound and listens on; its name is the manager's business.
+
+    Raises:
+        ConfigError: it is none that connections come from.
+    """
+    listening = handed.type == socket.SOCK_STREAM and handed.getsockopt(
+        socket.SOL_SOCKET, socket.SO_ACCEPTCONN
+    )
+    if not listening or handed.family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
+        raise ConfigError(
+            f"the socket that was handed over as descriptor {handed.fileno()} takes no connections",
+            detail="what the store serves is ListenStream= with a path or an address, and Accept=no",
+        )
+    adopted = trio.socket.from_stdlib_socket(handed)
+    if handed.family != socket.AF_UNIX:
+        _suit_connections(adopted)
+    return trio.SocketListener(adopted)
+
+
+def path_of(listener: trio.SocketListener) -> str:
+    """The path of a Unix socket; an abstract one begins with ``@``."""
+    return os.fsdecode(listener.socket.getsockname()).replace("\0", "@")
 
 
 # --- a Unix socket -----------------------------------------------------------------

@@ -61,6 +61,7 @@ async def serve_http(
     access: AccessSettings | None = None,
     tls: ssl.SSLContext | None = None,
     unix: trio.SocketListener | None = None,
+    tcp: Sequence[trio.SocketListener] = (),
     task_status: trio.TaskStatus[tuple[str, int]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve ``service`` until ``shutdown`` is set and the requests under way have ended.
@@ -74,14 +75,19 @@ async def serve_http(
         access: whom it trusts; None means this machine.
         tls: what TCP connections are encrypted with, if they are.
         unix: a Unix socket to serve as well; its peers are known by their users.
+        tcp: listening sockets to serve instead of ``host`` and ``port``.
         task_status: told the address and port as soon as connections are accepted.
 
     Raises:
         ConfigError: the address cannot be listened on; says what to do.
     """
     server = _Server(service, settings or HttpSettings(), access or AccessSettings(), tls)
+    beside = [] if unix is None else [unix]
+    if tcp:
+        await server.run([*tcp, *beside], shutdown, task_status)
+        return
     async with await open_listener(host, port) as listener:
-        await server.run([listener] if unix is None else [listener, unix], shutdown, task_status)
+        await server.run([listener, *beside], shutdown, task_status)
 
 
 def hypercorn_config(settings: HttpSettings) -> Config:

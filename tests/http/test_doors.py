@@ -1,6 +1,7 @@
 """What the settings mean for a server, and whether anybody could ever be let in."""
 
 import logging
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,36 @@ async def test_the_socket_that_nobody_named_may_be_missing(
             assert (second.unix, second.socket) == (None, "")
         with pytest.raises(ConfigError, match="another store listens"):
             async with open_doors(config(socket=first.socket)):
+                pass
+
+
+async def test_sockets_that_are_handed_over_stand_for_the_settings_of_their_kind(tmp_path: Path) -> None:
+    path = str(tmp_path / "handed.sock")
+    handed = [socket.create_server(("127.0.0.1", 0)), socket.socket(socket.AF_UNIX)]
+    address = handed[0].getsockname()
+    handed[1].bind(path)
+    handed[1].listen()
+    async with open_doors(config(socket=str(tmp_path / "other.sock")), handed) as opened:
+        assert [each.socket.getsockname() for each in opened.tcp] == [address]
+        assert (opened.socket, opened.widest_host("192.0.2.1")) == (path, "127.0.0.1")
+    assert [each.name for each in tmp_path.iterdir()] == ["handed.sock"], "its name is the manager's"
+
+
+async def test_an_address_that_others_reach_is_judged_as_such() -> None:
+    handed = [socket.create_server((host, 0)) for host in ("127.0.0.1", "0.0.0.0")]
+    async with open_doors(config(), handed) as opened:
+        assert opened.widest_host("127.0.0.1") == "0.0.0.0"
+
+
+async def test_what_takes_no_connections_is_refused(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
+        with pytest.raises(ConfigError, match="takes no connections"):
+            async with open_doors(config(), [datagrams]):
+                pass
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        with pytest.raises(ConfigError, match="takes no connections"):
+            async with open_doors(config(), [bound]):
                 pass
 
 
