@@ -16,7 +16,7 @@ BIN := .venv/bin
 READY := .venv/ready
 CODE := imagestore tests benchmarks tools
 ZFS_SECONDS := 1500
-SYSTEM_PACKAGES := btrfs-progs debootstrap e2fsprogs gpg gpg-agent gpgv prometheus qemu-utils systemd xfsprogs zfsutils-linux
+SYSTEM_PACKAGES := btrfs-progs debootstrap e2fsprogs gpg gpg-agent gpgv libvirt-clients libxml2-utils prometheus qemu-system-x86 qemu-utils systemd xfsprogs zfsutils-linux
 
 # No setting of the person who calls us (find-links, user installs, proxies' mirrors) may change
 # what the lock says; hashes decide what is installed.

@@ -18,6 +18,7 @@ from imagestore.screen import (
     EventLine,
     GuestsRequest,
     GuestsResponse,
+    GuestStatus,
     SearchRequest,
     SearchResponse,
     Status,
@@ -55,6 +56,11 @@ class OperationClient(Client):
     def describe_guests(self, *, after: str = "", limit: int = 0) -> GuestsResponse:
         """One page, by id."""
         return self.call("DescribeGuests", GuestsRequest(after=after, limit=limit), GuestsResponse)
+
+    def describe_guest(self, guest: str) -> GuestStatus:
+        """One guest, with its disks and their snapshots. Raises NotFound."""
+        (found,) = self.call("DescribeGuests", GuestsRequest(id=guest), GuestsResponse).guests
+        return found
 
     def search_events(self, text: str = "", *, limit: int = 0) -> tuple[EventLine, ...]:
         """The newest events, with all words of ``text`` in them."""

@@ -25,7 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "check": ("imagestore.cli.check:check", "One line and an exit status for monitoring."),
     "demo": ("imagestore.cli.demo:demo", "Show a whole life of a throw-away store, kill -9 included."),
     "image": ("imagestore.cli.imagecommands:image", "Fetch, list, name, clone, publish and remove images."),
-    "guest": ("imagestore.cli.guests:guest", "Make, list and remove the disks of guests."),
+    "guest": ("imagestore.cli.guestcommands:guest", "Make, list and remove the disks of guests; their XML."),
     "volume": ("imagestore.cli.volumes:volume", "Make, list and remove volumes."),
     "snap": ("imagestore.cli.snapshots:snap", "Take, list, remove and go back to snapshots."),
     "send": ("imagestore.cli.send:send", "Write a snapshot's stream to a file or a pipe."),

@@ -1,0 +1,6 @@
+"""The group ``imagestore guest``, with all its commands."""
+
+from imagestore.cli import guestxml
+from imagestore.cli.guests import guest
+
+__all__ = ["guest", "guestxml"]
