@@ -67,7 +67,7 @@ class ZfsStore:
 
     def refused(self, **settings: object) -> subprocess.CompletedProcess[str]:
         """Another store of the same kind, which does not start."""
-        return subprocess.run(self._words(**settings), capture_output=True, text=True)
+        return subprocess.run(self._words(**settings), capture_output=True, text=True, timeout=START_SECONDS)
 
     @property
     def pid(self) -> int:
