@@ -137,28 +137,29 @@ _ROLLBACK: Final = (
     _COMMON
     + """
 local operation = argv[1]
-local plans, wanted, missing, given = {}, {}, {}, 0
+local plans, wanted, missing, rolled = {}, {}, {}, {}
 for i = 2, #argv, 4 do
     local kind, name, guid, createtxg = argv[i], argv[i + 1], argv[i + 2], argv[i + 3]
     if not is_same(name, guid, createtxg) then missing[name] = true end
     if kind == "to" then
-        plans[#plans + 1] = { snapshot = name, dataset = string.match(name, "^[^@]+") }
+        local dataset = string.match(name, "^[^@]+")
+        plans[#plans + 1] = { snapshot = name, dataset = dataset }
+        rolled[dataset] = true
     else
         wanted[name] = true
-        given = given + 1
     end
 end
 local answer = refusal("missing", missing)
 if answer then return answer end
 
-local unnamed, clones, held, busy, full, count = {}, {}, {}, {}, {}, 0
+local unnamed, clones, held, busy, full, covered = {}, {}, {}, {}, {}, {}
 for _, plan in ipairs(plans) do
     local boundary = zfs.get_prop(plan.snapshot, "createtxg")
     plan.newer = {}
     for snapshot in zfs.list.snapshots(plan.dataset) do
         if zfs.get_prop(snapshot, "createtxg") > boundary then
             plan.newer[#plan.newer + 1] = snapshot
-            count = count + 1
+            covered[snapshot] = true
             if not wanted[snapshot] then unnamed[snapshot] = true end
             find_clones(snapshot, {}, clones)
             if is_held(snapshot) then held[snapshot] = true end
@@ -168,12 +169,25 @@ for _, plan in ipairs(plans) do
     if check == EBUSY then busy[plan.dataset] = true end
     if check == ENOSPC or check == EDQUOT then full[plan.dataset] = true end
 end
-answer = refusal("newer", unnamed) or refusal("clones", clones) or refusal("held", held)
-    or refusal("busy", busy) or refusal("full", full)
+-- Snapshots of what is not rolled back (the file system that holds a guest's disks) go with them.
+local beside, others = {}, {}
+for snapshot in pairs(wanted) do
+    if not covered[snapshot] then
+        local dataset = string.match(snapshot, "^[^@]+")
+        if rolled[dataset] or not is_snapshot(snapshot) then others[snapshot] = true end
+        beside[#beside + 1] = snapshot
+        find_clones(snapshot, {}, clones)
+        if is_held(snapshot) then held[snapshot] = true end
+    end
+end
+answer = refusal("others", others) or refusal("newer", unnamed) or refusal("clones", clones)
+    or refusal("held", held) or refusal("busy", busy) or refusal("full", full)
 if answer then return answer end
-if count ~= given then return { refusal = "others", datasets = wanted } end
 
 local left = {}
+for _, snapshot in ipairs(beside) do
+    if zfs.sync.destroy(snapshot) ~= 0 then left[snapshot] = true end
+end
 for _, plan in ipairs(plans) do
     for _, snapshot in ipairs(plan.newer) do
         if zfs.sync.destroy(snapshot) ~= 0 then left[snapshot] = true end

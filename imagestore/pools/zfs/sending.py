@@ -3,11 +3,15 @@
 The kernel keeps a snapshot from being destroyed while it is sent; the driver
 keeps its base, too (``ZfsGround.sending``).  A consumer that goes away ends the child,
 which is reaped before the snapshot is let go.
+
+``zfs send`` writes record by record: whoever wakes for each write does little
+else.  So a worker thread reads until a piece is full.
 """
 
 import fcntl
 import os
 import subprocess
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Final
@@ -20,11 +24,13 @@ from imagestore.pools.base import Dataset, Target
 from imagestore.pools.zfs.failures import failure
 from imagestore.pools.zfs.ground import ZfsGround, uncancelled
 
-PIECE_BYTES: Final = 256 << 10
-"""A piece is at least so long, but for the last."""
+PIECE_BYTES: Final = 1 << 20
+"""A piece is so long, but for the last."""
 
 _PIPE_BYTES: Final = 1 << 20
 _REAP_SECONDS: Final = 60.0
+
+_READING = trio.CapacityLimiter(64)
 
 
 def check_base(snapshot: Dataset, base: Dataset | None, dataset: Dataset) -> None:
@@ -59,11 +65,12 @@ async def send(
     try:
         ground.commands.check_alive()
         child = ground.commands.start(words)
+        pipe = _Pipe(child)
         try:
-            async with aclosing(_pieces(child, words, ground.pool, skip)) as pieces:
+            async with aclosing(_pieces(child, pipe, words, ground.pool, skip)) as pieces:
                 yield pieces
         finally:
-            await uncancelled(_end, child)
+            await uncancelled(_end, child, pipe)
     finally:
         ground.sending.subtract(kept)
 
@@ -75,45 +82,56 @@ async def send_bytes(ground: ZfsGround, target: Target, base_target: Target | No
 
 
 async def _pieces(
-    child: subprocess.Popen[bytes], words: list[str], pool: str, skip: int
+    child: subprocess.Popen[bytes], pipe: "_Pipe", words: list[str], pool: str, skip: int
 ) -> AsyncGenerator[memoryview, None]:
-    assert child.stdout is not None
-    pipe = child.stdout.fileno()
-    os.set_blocking(pipe, False)
-    with suppress(OSError):  # a user's pipes may be limited
-        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-    buffer = memoryview(bytearray(_PIPE_BYTES))
-    filled = 0
-    while True:
-        try:
-            count = os.readv(pipe, [buffer[filled:]])
-        except BlockingIOError:
-            await trio.lowlevel.wait_readable(pipe)
-            continue
-        filled += count
-        if filled and (filled >= PIECE_BYTES or not count):
-            if skip < filled:
-                yield buffer[skip:filled]
-            else:
-                await trio.lowlevel.checkpoint()
-            skip = max(0, skip - filled)
-            filled = 0
-        if not count:
-            break
+    buffer = memoryview(bytearray(PIECE_BYTES))
+    filled = PIECE_BYTES
+    while filled == PIECE_BYTES:
+        filled = await trio.to_thread.run_sync(pipe.fill, buffer, abandon_on_cancel=True, limiter=_READING)
+        if skip < filled:
+            yield buffer[skip:filled]
+        skip = max(0, skip - filled)
     _, complaint = await trio.to_thread.run_sync(child.communicate, abandon_on_cancel=True)
     if child.returncode:
         raise failure(words, complaint.decode(errors="replace"), pool)
 
 
-async def _end(child: subprocess.Popen[bytes]) -> None:
-    """Kill it if it runs, and reap it."""
+class _Pipe:
+    """What a child writes, for threads; one that is not waited for any more may still be at it."""
+
+    def __init__(self, child: subprocess.Popen[bytes]) -> None:
+        assert child.stdout is not None
+        self._file = child.stdout
+        self._reading = threading.Lock()
+        with suppress(OSError):  # a user's pipes may be limited
+            fcntl.fcntl(self._file.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+
+    def fill(self, buffer: memoryview) -> int:
+        """Read until the buffer is full or the stream ends; how many bytes there are. Blocks."""
+        filled = 0
+        with self._reading:
+            while not self._file.closed and filled < len(buffer):
+                count = os.readv(self._file.fileno(), [buffer[filled:]])
+                if not count:
+                    break
+                filled += count
+        return filled
+
+    def close(self) -> None:
+        """Blocks until nobody reads."""
+        with self._reading:
+            self._file.close()
+
+
+async def _end(child: subprocess.Popen[bytes], pipe: _Pipe) -> None:
+    """Kill it if it runs, and reap it: that ends its pipe, and whoever still reads that."""
     if child.returncode is None:
         with suppress(OSError):
             child.kill()
         with trio.move_on_after(_REAP_SECONDS):
             await trio.to_thread.run_sync(child.wait, abandon_on_cancel=True)
-    for pipe in (child.stdout, child.stderr):
-        if pipe is not None:
-            pipe.close()
     if child.returncode is None:
         raise PoolError("zfs send does not end: the pool is stuck")
+    await trio.to_thread.run_sync(pipe.close)
+    assert child.stderr is not None
+    child.stderr.close()

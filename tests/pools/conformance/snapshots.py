@@ -192,6 +192,21 @@ class RollingBack:
         assert [read(pool, d.name, BLOCK) for d in disks] == [OLD, OLD]
         assert not any(name.endswith("@two") for name in await listed(pool))
 
+    async def test_snapshots_of_what_holds_the_disks_go_in_the_same_step(self, pool: PoolDriver) -> None:
+        disks = await guest(pool)
+        parent = await pool.get("guests/vm")
+        newer = await pool.snapshot([d.target for d in (parent, *disks)], "two", SNAPSHOT)
+        snapshots = [(await pool.get(f"{d.name}@one")).target for d in disks]
+        with pytest.raises(NotFound):
+            await pool.rollback(
+                snapshots, destroy=[other(newer[0].target), *(d.target for d in newer[1:])], operation="op-8"
+            )
+        assert [read(pool, d.name, BLOCK) for d in disks] == [NEW, NEW]
+        await pool.rollback(snapshots, destroy=[d.target for d in newer], operation="op-9")
+        assert [read(pool, d.name, BLOCK) for d in disks] == [OLD, OLD]
+        assert not any(name.endswith("@two") for name in await listed(pool))
+        assert (await pool.get("guests/vm")).tags == parent.tags
+
     async def test_newer_snapshots_must_be_named(self, pool: PoolDriver) -> None:
         disk, _ = await guest(pool)
         newer = [await snapshot(pool, disk, name) for name in ("zz", "aa")]
