@@ -14,14 +14,15 @@ from imagestore.actors.commands import (
 )
 from imagestore.actors.fetcher import RequestImage
 from imagestore.actors.imagedecisions import check_free_id, check_not_retired
-from imagestore.actors.plans import complete_image
+from imagestore.actors.plans import Plan, Settled, complete_image
 from imagestore.errors import (
     ImageStoreError,
     InvalidArgument,
     NotFound,
 )
+from imagestore.events.catalogue import FetchIntent
 from imagestore.events.state import ImageRecord
-from imagestore.methods.addressing import unbound
+from imagestore.methods.addressing import Foretold, unbound
 from imagestore.methods.sources import SourceMethods
 from imagestore.model import (
     MIB,
@@ -45,7 +46,8 @@ class ImageMethods(SourceMethods):
         """An image as it truly is: its fetch under way, its failure, or its dataset."""
         actors = self._running()
         fetch = actors.fetcher.under_way(record.id)
-        if fetch is not None:
+        has_ended = fetch is not None and fetch.is_accepted and record.operation != fetch.operation
+        if fetch is not None and not has_ended:
             progress = fetch.progress if fetch.progress is not None else UNSET
             return Image(id=record.id, type=record.type, status=fetch.status, progress=progress)
         rows = complete_image(record.id, actors.operations.state, actors.zpool.view)
@@ -90,11 +92,28 @@ class ImageMethods(SourceMethods):
         if request.source:
             check_free_id(request.id, self._running().operations.state)
         image = self._image_named(request.id)
+        if caller.dry_run:
+            raise Foretold(self._fetch_foreseen(image, request))
         for _ in range(REVIVALS):
             await self._fetched(image, request, caller)
             if not await self._revived(image, caller):
                 break  # else it was deleted just before, perhaps, and is fetched the next time round
         return await self.get_image(request, caller)
+
+    def _fetch_foreseen(self, image: str, request: ImageRequest) -> Settled | Plan:
+        """What a request would do, as far as nobody is asked: whether the image is there, only the source knows."""
+        actors = self._running()
+        state = actors.operations.state
+        given = self._given(request)
+        if complete_image(image, state, actors.zpool.view) is not None:
+            return Settled()
+        source = given or state.sources.get(image)
+        origin = source.address if source is not None else ""
+        return Plan(
+            method="RequestImage",
+            subject=names.image(image),
+            intent=FetchIntent(image=image, staging="", source=origin, type=request.type),
+        )
 
     async def _revived(self, image: str, caller: Caller) -> bool:
         """Keep an image that was to go when unused. Returns whether it was."""
