@@ -16,7 +16,7 @@ BIN := .venv/bin
 READY := .venv/ready
 CODE := imagestore tests benchmarks tools
 ZFS_SECONDS := 1500
-SYSTEM_PACKAGES := btrfs-progs debootstrap e2fsprogs gpg gpg-agent gpgv libvirt-clients libxml2-utils prometheus qemu-system-x86 qemu-utils systemd xfsprogs zfsutils-linux
+SYSTEM_PACKAGES := btrfs-progs chromium debootstrap e2fsprogs gpg gpg-agent gpgv libvirt-clients libxml2-utils prometheus qemu-system-x86 qemu-utils systemd xfsprogs zfsutils-linux
 
 # No setting of the person who calls us (find-links, user installs, proxies' mirrors) may change
 # what the lock says; hashes decide what is installed.
@@ -27,7 +27,7 @@ export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo check format test test-system test-zfs crash crash-zfs sim mutants bench bench-zfs docs deb lock clean
+.PHONY: help setup run demo check format test test-system test-zfs crash crash-zfs sim mutants bench bench-zfs docs deb screenshots lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -84,6 +84,9 @@ docs: $(READY) ## write docs/reference.md anew from the code
 
 deb: $(READY) ## build the Debian package in dist/, with all it needs but Python itself
 	packages/deb $(abspath $(BIN)/python)
+
+screenshots: $(READY) ## take the pictures of the page in docs/images; needs chromium
+	$(BIN)/python -m tests.page.screenshots docs/images
 
 lock: pyproject.toml ## write requirements.lock anew from pyproject.toml (asks the network)
 	@tools/lock "$(PYTHON)"

@@ -6,7 +6,7 @@ import { call } from "./store.js";
 import { age, clock, plural, size } from "./words.js";
 
 const PAGE = 1000;
-const ROWS_PER_FRAME = 40;
+const ROWS_PER_FRAME = 25;
 const MOST_ROWS = 1000; // what a person scrolls through; the filter finds the rest
 
 const guests = new Map();

@@ -120,7 +120,7 @@ function lost(error) {
   const since = lastSeen ? `What is shown is as of ${clock(lastSeen)}.` : "";
   const why = error && error.status ? `The store says: ${error.detail || error.message}.` : "The store does not answer.";
   showCondition({ level: "lost", reason: `${why} ${since}`.trim(), next: "systemctl status imagestore.service", findings: [] });
-  document.title = "NOT CONNECTED – imagestore";
+  document.title = "NOT CONNECTED · imagestore";
 }
 
 const feed = {

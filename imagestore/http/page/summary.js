@@ -21,7 +21,7 @@ export function showStatus(status) {
   showCondition(status.condition);
   setText("version", status.version);
   setText("pool-name", `imagestore: ${status.pool.name}`);
-  document.title = `${LEVELS[status.condition.level][1]} – ${status.pool.name} – imagestore`;
+  document.title = `${LEVELS[status.condition.level][1]} · ${status.pool.name} · imagestore`;
   showPool(status.pool);
   showJournal(status.journal);
   show("running", operations(status.running, status.running_total, "Nothing is under way."));
