@@ -38,7 +38,7 @@ CONFIG = Config(
     fetch_wait_seconds=1.0,
     journal_segment_bytes=1 << 16,
     checkpoint_events=70,
-    guest_idle_seconds=5.0,
+    guest_idle_seconds=0.2,  # what clients pause: an idle actor ends just when a message comes
 )
 
 LONGEST_LIFE_SECONDS = 900.0
@@ -126,8 +126,9 @@ class History:
             self.disk = self.disk.after_kill() if kill else self.disk.after_crash(chance)
             for client in self.clients:
                 client.write_in_the_dark(self.ground)
-            if self.plan.strangers and visit(self.ground, self.book, self.foreign, chance):
-                self.visited = True
+            if self.plan.strangers:
+                wanted = {client.call.name for client in self.clients if client.call is not None}
+                self.visited |= visit(self.ground, self.book, self.foreign, chance, wanted=wanted)
 
 
 class Life:

@@ -91,6 +91,8 @@ def check_together(
         row = rows.get(record.name)
         if row is None or row.identity != Identity(record.guid, record.createtxg):
             yield f"{record.name} is ours by the journal, and not in the pool: {row}"
+        elif not row.tags.op:
+            yield f"{record.name} is ours by the journal, and carries no tag of ours"
         elif (row.kind, row.volsize) != (record.kind, record.size_bytes):
             yield f"{record.name} is {row} in the pool and {record} in the journal"
     for row in rows.values():
@@ -135,6 +137,8 @@ def check_recovered(state: State) -> Iterator[str]:
     for record in state.operations.values():
         if not isinstance(record.intent, FetchIntent):
             yield f"{record.method} {record.subject} of an earlier life has not ended"
+        elif not record.attempts:
+            yield f"{record.subject} was taken up again, and the journal does not say so"
 
 
 def fetching(state: State) -> set[str]:

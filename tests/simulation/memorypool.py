@@ -30,6 +30,7 @@ from imagestore.pools.base import (
 from imagestore.pools.directory import rules
 from imagestore.pools.directory.catalog import Entry
 from imagestore.pools.directory.creating import BLOCK_SIZE_BYTES
+from imagestore.pools.directory.texts import DirectoryTexts
 from imagestore.streams.snapshot import SnapshotInfo
 from imagestore.streams.writer import write_stream
 from tests.simulation.memoryreceiver import memory_file, receive_onto, receive_raw, receive_stream
@@ -334,6 +335,10 @@ class MemoryPool:
     ) -> Sequence[str]:
         made = [f"make {parent.name}" for parent in parents]
         return [*made, *(f"retag {change.target.name} {change.tags}" for change in changes)]
+
+    @property
+    def texts(self) -> DirectoryTexts:
+        return DirectoryTexts(path=self.mountpoint)
 
     # -- streams ------------------------------------------------------------------------
 

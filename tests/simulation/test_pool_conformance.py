@@ -47,9 +47,17 @@ class PoolWithDevices(MemoryPool):
             self._write(volume, path)
 
     async def get(self, name: str) -> Dataset:
-        if name in self.ground.entries:
-            self.load(self.ground.entries[name].dataset)
+        self._load_named([name])
         return await super().get(name)
+
+    async def existing(self, wanted: Sequence[str]) -> Sequence[Dataset]:
+        self._load_named(wanted)
+        return await super().existing(wanted)
+
+    def _load_named(self, wanted: Sequence[str]) -> None:
+        for name in wanted:
+            if name in self.ground.entries:
+                self.load(self.ground.entries[name].dataset)
 
     def _path(self, volume: Dataset) -> str:
         return str(self._directory / str(volume.createtxg))
