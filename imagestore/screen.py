@@ -91,9 +91,9 @@ class DiskSnapshot(Struct, frozen=True, kw_only=True):
 class DiskStatus(Struct, frozen=True, kw_only=True):
     """A guest's disk.
 
-    ``written_bytes`` is what was written since it was made, snapshots
-    included.  ``origin`` is the snapshot it is a clone of, ``image`` the image
-    that belongs to, "" if none.
+    ``written_bytes`` of it hold data, those of its image among them.
+    ``origin`` is the snapshot it is a clone of, ``image`` the image that
+    belongs to, "" if none.
     """
 
     id: str

@@ -29,10 +29,6 @@ class Disk(Struct, frozen=True, kw_only=True):
     snapshots: tuple[Dataset, ...]
 
     @property
-    def written_bytes(self) -> int:
-        return self.row.written + sum(snapshot.written for snapshot in self.snapshots)
-
-    @property
     def last_ns(self) -> int:
         """When the last snapshot was taken; 0 if there is none."""
         return max((snapshot.creation for snapshot in self.snapshots), default=0) * 1_000_000_000
@@ -82,7 +78,7 @@ class GuestListMethods(Addressing):
             id=guest,
             in_use=any(disk.row.name in used for disk in disks),
             size_bytes=sum(disk.row.volsize for disk in disks),
-            written_bytes=sum(disk.written_bytes for disk in disks),
+            written_bytes=sum(disk.row.referenced for disk in disks),
             disks=tuple(self._disk(disk, used, whole=whole) for disk in disks),
             last_snapshot=show_time(max((disk.last_ns for disk in disks), default=0)),
         )
@@ -94,7 +90,7 @@ class GuestListMethods(Addressing):
         return DiskStatus(
             id=self._full(row.name),
             size_bytes=row.volsize,
-            written_bytes=disk.written_bytes,
+            written_bytes=row.referenced,
             device=actors.zpool.driver.device(row.name),
             in_use=row.name in used,
             image=record.image if record is not None else row.tags.image,

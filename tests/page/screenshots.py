@@ -48,7 +48,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place, SlowService(sizes) as service:
         with (
             StoreProcess(place, service.address) as process,
-            Browser(f"{place}/chromium", width=1120, height=1100) as browser,
+            Browser(f"{place}/chromium", width=1080, height=1060) as browser,
         ):
             client = process.start()
             fill(client)
@@ -66,6 +66,9 @@ def look(browser: Browser, client: Client, directory: str) -> None:
         browser.prefer(scheme)
         save(browser, f"{directory}/page-{scheme}.png")
     browser.prefer("light")
+    browser.command(
+        "Emulation.setDeviceMetricsOverride", width=960, height=760, deviceScaleFactor=1, mobile=False
+    )
     browser.click('[data-key="guest-db-1"]')
     browser.wait("document.querySelector('#detail svg')")
     save(browser, f"{directory}/lineage.png")
