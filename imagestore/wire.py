@@ -139,6 +139,7 @@ class Wire:
                     detail=self._endpoint.advice(problem),
                 ) from problem
             connection.sock.settimeout(self.timeout)
+            self.connected(connection.sock)
             with self._failures():
                 # A store that refuses a body answers before it is whole, and hangs up.
                 with suppress(BrokenPipeError, ConnectionResetError):
@@ -151,6 +152,9 @@ class Wire:
             yield Response(response, self._failures)
         finally:
             connection.close()
+
+    def connected(self, connection: socket.socket) -> None:
+        """Told of every connection before anything is sent; for those who must be able to break it off."""
 
     @contextmanager
     def _failures(self) -> Iterator[None]:

@@ -64,6 +64,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "wire": GROUND | {"endpoint", "wiretexts"},
     "client": GROUND | {"endpoint", "wire"},
     "operationclient": GROUND | {"client", "wire"},
+    "trioclient": GROUND | {"client", "endpoint", "operationclient", "wire"},
     "cli": GROUND
     | {
         "client",

@@ -1,12 +1,18 @@
-"""The packages: the Debian one in a clean Debian, where removing it leaves the disks; its unit; the wheel."""
+"""The packages: the Debian one in a clean Debian, where removing it leaves the disks; its units;
+the image of a container; the wheel."""
 
+import gzip
+import hashlib
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,34 +41,18 @@ def package() -> Path:
 def clean_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A Debian that has nothing but Python and what the package depends on."""
     root = tmp_path_factory.mktemp("debian") / "root"
-    command(
-        "debootstrap",
-        "--variant=minbase",
-        "--include=python3,adduser,init-system-helpers",
-        "bookworm",
-        str(root),
-        mirror(),
-    )
+    command("packages/root", str(root))
+    yield root
+    shutil.rmtree(root)
+
+
+@contextmanager
+def with_proc(root: Path) -> Iterator[None]:
     command("mount", "-t", "proc", "proc", str(root / "proc"))
     try:
-        yield root
+        yield
     finally:
         command("umount", str(root / "proc"))
-        shutil.rmtree(root)
-
-
-def mirror() -> str:
-    """The mirror that this machine uses."""
-    sources = [*Path("/etc/apt/sources.list.d").glob("*.sources"), Path("/etc/apt/sources.list")]
-    for file in sources:
-        found = (
-            re.search(r"^(?:URIs:|deb(?: \[.*?\])?) +(\S+)", file.read_text(), re.MULTILINE)
-            if file.exists()
-            else None
-        )
-        if found is not None:
-            return found[1]
-    raise AssertionError("no mirror is configured")
 
 
 def inside(root: Path, *words: str) -> str:
@@ -84,24 +74,25 @@ def test_it_installs_serves_is_upgraded_and_removed_and_leaves_the_disks(
 ) -> None:
     root = clean_root
     shutil.copy(package, root / "tmp" / "imagestore.deb")
-    inside(root, "dpkg", "--install", "/tmp/imagestore.deb")
-    assert inside(root, "imagestore", "--version").strip().endswith(__version__)
-    (root / STORE).mkdir(exist_ok=True)
-    inside(root, "chown", "imagestore:imagestore", f"/{STORE}")
-    said = inside(root, "runuser", "-u", "imagestore", "--", "sh", "-c", SESSION)
-    assert "pool/kept" in said
-    assert "ended 0" in said
-    before = tree(root / STORE)
-    assert any("kept" in path for path in before)
+    with with_proc(root):
+        inside(root, "dpkg", "--install", "/tmp/imagestore.deb")
+        assert inside(root, "imagestore", "--version").strip().endswith(__version__)
+        (root / STORE).mkdir(exist_ok=True)
+        inside(root, "chown", "imagestore:imagestore", f"/{STORE}")
+        said = inside(root, "runuser", "-u", "imagestore", "--", "sh", "-c", SESSION)
+        assert "pool/kept" in said
+        assert "ended 0" in said
+        before = tree(root / STORE)
+        assert any("kept" in path for path in before)
 
-    inside(root, "dpkg", "--install", "/tmp/imagestore.deb")  # an upgrade, as far as dpkg knows
-    assert tree(root / STORE) == before
-    inside(root, "dpkg", "--remove", "imagestore")
-    assert not (root / "usr/bin/imagestore").exists()
-    assert (root / "etc/imagestore/imagestore.toml").exists()
-    inside(root, "dpkg", "--purge", "imagestore")
-    assert tree(root / STORE) == before
-    assert not (root / "etc/imagestore/imagestore.toml").exists()
+        inside(root, "dpkg", "--install", "/tmp/imagestore.deb")  # an upgrade, as far as dpkg knows
+        assert tree(root / STORE) == before
+        inside(root, "dpkg", "--remove", "imagestore")
+        assert not (root / "usr/bin/imagestore").exists()
+        assert (root / "etc/imagestore/imagestore.toml").exists()
+        inside(root, "dpkg", "--purge", "imagestore")
+        assert tree(root / STORE) == before
+        assert not (root / "etc/imagestore/imagestore.toml").exists()
 
 
 def tree(directory: Path) -> dict[str, int]:
@@ -110,6 +101,53 @@ def tree(directory: Path) -> dict[str, int]:
         for path in directory.rglob("*")
         if not path.is_dir()
     }
+
+
+IN_A_CONTAINER = """
+imagestore serve --image-service 127.0.0.1:1 > /tmp/out 2>&1 &
+store=$!
+for i in $(seq 300); do grep -q ready /tmp/out && break; sleep 0.1; done
+cat /tmp/out
+imagestore volume create made 8M --server unix:/run/imagestore/imagestore.sock
+kill $store; wait $store; echo ended $?
+"""
+
+
+def test_the_container_image_is_whole_and_its_command_serves(clean_root: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    command("cp", "--archive", "--reflink=auto", str(clean_root), str(base))
+    image = ROOT / command("packages/container", sys.executable, str(base)).strip()
+    layout = tmp_path / "layout"
+    layout.mkdir()
+    command("tar", "--extract", f"--file={image}", f"--directory={layout}")
+    assert json.loads((layout / "oci-layout").read_text()) == {"imageLayoutVersion": "1.0.0"}
+    (entry,) = json.loads((layout / "index.json").read_text())["manifests"]
+    manifest = json.loads(blob(layout, entry))
+    configuration = json.loads(blob(layout, manifest["config"]))
+    (packed,) = manifest["layers"]
+    root = tmp_path / "unpacked"
+    root.mkdir()
+    plain = gzip.decompress(blob(layout, packed))
+    assert configuration["rootfs"]["diff_ids"] == [f"sha256:{hashlib.sha256(plain).hexdigest()}"]
+    (tmp_path / "layer.tar").write_bytes(plain)
+    command("tar", "--extract", "--numeric-owner", f"--file={tmp_path / 'layer.tar'}", f"--directory={root}")
+
+    assert configuration["config"]["Entrypoint"] == ["/usr/bin/imagestore"]
+    user, settings = configuration["config"]["User"], configuration["config"]["Env"]
+    (root / "proc").mkdir(exist_ok=True)
+    with with_proc(root):
+        said = inside(root, "runuser", "-u", user, "--", "env", *settings, "sh", "-c", IN_A_CONTAINER)
+    assert "ready at http://0.0.0.0:19999" in said
+    assert "pool/made" in said
+    assert "ended 0" in said
+
+
+def blob(layout: Path, described: dict[str, Any]) -> bytes:
+    """A blob, once it is what its description says."""
+    algorithm, _, digest = described["digest"].partition(":")
+    data: bytes = (layout / "blobs" / algorithm / digest).read_bytes()
+    assert (len(data), hashlib.sha256(data).hexdigest()) == (described["size"], digest)
+    return data
 
 
 def test_the_unit_is_hardened(tmp_path: Path) -> None:
