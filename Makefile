@@ -27,7 +27,7 @@ export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo check format test test-system test-zfs crash crash-zfs sim mutants bench bench-zfs docs deb screenshots lock clean
+.PHONY: help setup run demo check format test test-system test-zfs crash crash-zfs sim mutants bench bench-zfs docs package deb container screenshots lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -82,8 +82,14 @@ bench: $(READY) ## measure against the targets and print one table; ROWS=journal
 docs: $(READY) ## write docs/reference.md anew from the code
 	$(BIN)/python -m tools.reference
 
+package: deb ## build wheel, sdist and Debian package in dist/
+	$(BIN)/python -m hatchling build --directory dist
+
 deb: $(READY) ## build the Debian package in dist/, with all it needs but Python itself
 	packages/deb $(abspath $(BIN)/python)
+
+container: $(READY) ## build a container image in dist/ from a debootstrap root; needs root on Debian
+	packages/container $(abspath $(BIN)/python)
 
 screenshots: $(READY) ## take the pictures of the page in docs/images; needs chromium
 	$(BIN)/python -m tests.page.screenshots docs/images
