@@ -47,7 +47,7 @@ from imagestore.model import (
     VolumeRequest,
     VolumeResponse,
 )
-from imagestore.wire import PIECE_BYTES, Accepted, Changing, Stream, Wire, patiently
+from imagestore.wire import PIECE_BYTES, Accepted, Changing, Foreseen, Stream, Wire, patiently
 
 __all__ = [
     "DEFAULT_SERVER",
@@ -56,6 +56,7 @@ __all__ = [
     "Changing",
     "Client",
     "Credentials",
+    "Foreseen",
     "Stream",
     "patiently",
 ]
@@ -102,6 +103,7 @@ class Client(Wire):
 
     def upload_image(self, request: UploadRequest, pieces: Iterable[bytes], size: int | None = None) -> Image:
         """Have what ``pieces`` make, ``size`` bytes if that is known, taken in as an image."""
+        self.check_real()
         query = urlencode({"id": request.id, "type": request.type, "sha256": request.sha256})
         headers = {"Content-Type": "application/octet-stream"}
         if size is not None:
@@ -263,6 +265,7 @@ class Client(Wire):
 
         ``force`` discards what was written to it since the stream's base.
         """
+        self.check_real()
         query = urlencode({"id": volume, "force": "true" if force else "false"})
         headers = {"Content-Type": "application/octet-stream"}
         with self.exchange("POST", f"{RECEIVE_PATH}?{query}", pieces, headers) as response:

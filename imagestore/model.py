@@ -188,6 +188,41 @@ class AdoptRequest(Struct, frozen=True, kw_only=True):
     force: bool = False
 
 
+class PlanRequest(Struct, frozen=True, kw_only=True):
+    """Which change: ``method`` with its ``request``."""
+
+    method: str = ""
+    request: dict[str, Any] | None = None
+
+
+class PlannedEffect(Struct, frozen=True, kw_only=True):
+    """What would become of a dataset: ``action`` is make, destroy, roll back or note (journaled only).
+
+    ``size_bytes``: what a guest sees of what is made, what was written to what goes.
+    """
+
+    action: str
+    id: str
+    what: str
+    size_bytes: int
+
+
+class PlanResponse(Struct, frozen=True, kw_only=True):
+    """What the change would do; ``settled``: nothing, it is so already.
+
+    ``reserve_bytes`` of ``available_bytes`` would be promised; ``commands``
+    are the pool's, as an administrator would type them.
+    """
+
+    method: str
+    subject: str = ""
+    settled: bool = False
+    effects: tuple[PlannedEffect, ...] = ()
+    reserve_bytes: int = 0
+    available_bytes: int = 0
+    commands: tuple[str, ...] = ()
+
+
 class ReleaseRequest(Struct, frozen=True, kw_only=True):
     id: str = ""
     dryRun: bool = False  # noqa: N815 (spelled like its neighbours on the wire)

@@ -27,6 +27,8 @@ from imagestore.model import (
     ImageResponse,
     OperationRequest,
     OperationResponse,
+    PlanRequest,
+    PlanResponse,
     PublishRequest,
     ReceiveRequest,
     ReceiveResponse,
@@ -135,6 +137,7 @@ METHODS: tuple[Method, ...] = (
         mutates=True,
         role="admin",
     ),
+    Method(name="PlanChange", attribute="plan_change", request=PlanRequest, mutates=False),
     Method(name="GetDrift", attribute="get_drift", request=DriftRequest, mutates=False),
     Method(name="GetStatus", attribute="get_status", request=StatusRequest, mutates=False),
     Method(name="DescribeGuests", attribute="describe_guests", request=GuestsRequest, mutates=False),
@@ -195,6 +198,8 @@ class Caller(Struct, frozen=True, kw_only=True):
     ``key`` is the idempotency key of a change ("" is none), ``no_wait`` asks
     for the operation, once it is accepted, instead of its answer: both are
     honoured by :meth:`Service.call`.
+
+    ``dry_run`` has a change judged and told, not made; only ``plan_change`` sets it.
     """
 
     principal: str = "local"
@@ -202,6 +207,7 @@ class Caller(Struct, frozen=True, kw_only=True):
     timeout: float | None = None
     key: str = ""
     no_wait: bool = False
+    dry_run: bool = False
     receipt: Receipt | None = None
     binding: Binding | None = None
 
@@ -350,6 +356,7 @@ class Service(Protocol):
     async def adopt_original(self, request: AdoptRequest, caller: Caller = LOCAL) -> AdoptResponse: ...
     async def release_dataset(self, request: ReleaseRequest, caller: Caller = LOCAL) -> ReleaseResponse: ...
 
+    async def plan_change(self, request: PlanRequest, caller: Caller = LOCAL) -> PlanResponse: ...
     async def get_drift(self, request: DriftRequest, caller: Caller = LOCAL) -> DriftResponse: ...
     async def get_status(self, request: StatusRequest, caller: Caller = LOCAL) -> StatusResponse: ...
     async def describe_guests(self, request: GuestsRequest, caller: Caller = LOCAL) -> GuestsResponse: ...

@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from imagestore import errors
 from imagestore.endpoint import DEFAULT_SERVER, NO_CREDENTIALS, Credentials, Endpoint
+from imagestore.model import PlanResponse
 from imagestore.wiretexts import error_of
 
 RPC_PATH = "/_mistify_RPC_"
@@ -30,6 +31,9 @@ PIECE_BYTES = 1 << 20
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 2.0
 """Between two tries: each pause is twice the one before, up to this."""
+
+LOOKING = ("Cancel", "Describe", "Explain", "Get", "List", "Plan", "Search", "Verify", "Wait")
+"""How the names of the methods begin that make no change of the pool or the journal by themselves."""
 
 _JSON: Mapping[str, str] = {"Content-Type": "application/json"}
 _PLACE = re.compile(r"bytes (?:([0-9]+)-[0-9]+|\*)/([0-9]+)\Z")
@@ -55,12 +59,14 @@ class Changing(Struct, frozen=True, kw_only=True):
     ``key`` is the idempotency key of its one change; ``retry_seconds`` how long
     a call that broke off, or found the store busy or away, is tried again, with
     a key of its own unless one is given, so that it is done once; ``no_wait``
-    has :class:`Accepted` raised once a change is accepted.
+    has :class:`Accepted` raised once a change is accepted; ``dry_run`` has what a
+    change would do raised as :class:`Foreseen`, instead of it being done.
     """
 
     key: str = ""
     retry_seconds: float = 0.0
     no_wait: bool = False
+    dry_run: bool = False
 
 
 class Accepted(Exception):
@@ -69,6 +75,14 @@ class Accepted(Exception):
     def __init__(self, operation: str) -> None:
         super().__init__(operation)
         self.operation = operation
+
+
+class Foreseen(Exception):
+    """A dry run's answer."""
+
+    def __init__(self, plan: PlanResponse) -> None:
+        super().__init__(plan.method)
+        self.plan = plan
 
 
 class Wire:
@@ -99,6 +113,8 @@ class Wire:
 
     def call(self, method: str, request: Struct, answer: type[_Answer]) -> _Answer:
         """Call ``ImageStore.<method>`` and decode its answer. See :class:`Changing` for what it is tried."""
+        if self.changing.dry_run and not method.startswith(LOOKING):
+            raise Foreseen(self._planned(method, request))
         body = msgspec.json.encode({"method": f"ImageStore.{method}", "params": [request], "id": 1})
         headers = dict(_JSON)
         if self.changing.no_wait:
@@ -107,6 +123,12 @@ class Wire:
         if key:
             headers["Idempotency-Key"] = key
         return patiently(lambda: self.once(body, headers, answer), self.changing.retry_seconds)
+
+    def _planned(self, method: str, request: Struct) -> PlanResponse:
+        """What the change would do.  By a method of its own: a store that does not know it refuses."""
+        plan = {"method": method, "request": request}
+        body = msgspec.json.encode({"method": "ImageStore.PlanChange", "params": [plan], "id": 1})
+        return self.once(body, dict(_JSON), PlanResponse)
 
     def once(self, body: bytes, headers: Mapping[str, str], answer: type[_Answer]) -> _Answer:
         """One call, as it is encoded. Raises :class:`Accepted` if it was not to be waited for."""
@@ -123,6 +145,11 @@ class Wire:
                 f"what answers at {self.server} is no image store", detail=str(problem)
             ) from problem
         raise error_of(reply.error if isinstance(reply.error, str) else str(reply.error))
+
+    def check_real(self) -> None:
+        """Raises InvalidArgument on a dry run: what an upload would do, only its bytes tell."""
+        if self.changing.dry_run:
+            raise errors.InvalidArgument("an upload cannot be tried dry", detail="leave out --dry-run")
 
     @contextmanager
     def exchange(

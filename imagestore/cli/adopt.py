@@ -3,7 +3,7 @@
 import click
 from msgspec import UNSET
 
-from imagestore.cli.connection import changing, examples
+from imagestore.cli.connection import examples, patient
 from imagestore.cli.output import Column, Format, output_option, print_json, print_line, table
 from imagestore.client import Client
 from imagestore.model import Adopted, AdoptRequest, AdoptResponse, LeftOut
@@ -38,7 +38,7 @@ dry_run_option = click.option("--dry-run", is_flag=True, help="Only show the com
 @click.option("--force", is_flag=True, help="Also when a process has a disk open for writing.")
 @dry_run_option
 @output_option
-@changing
+@patient
 def adopt(
     client: Client,
     dataset: str | None,
@@ -116,7 +116,7 @@ def _role(adopted: Adopted) -> str:
 @click.argument("dataset")
 @dry_run_option
 @output_option
-@changing
+@patient
 def release(client: Client, dataset: str, dry_run: bool, output: Format) -> None:
     """Forget a volume, or an image, with its snapshots. The data stay where they are.
 

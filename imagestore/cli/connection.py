@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+from imagestore.cli.foreseen import foreseeable, is_dry_run
 from imagestore.client import DEFAULT_SERVER, Accepted, Changing, Credentials
 from imagestore.errors import ImageStoreError, InUse, NewerSnapshots, NotValid
 from imagestore.operationclient import OperationClient
@@ -71,6 +72,11 @@ def _file_option(flag: str, text: str) -> Callable[[_Function], _Function]:
 
 
 def changing(function: Callable[..., object]) -> Callable[..., None]:
+    """What :func:`patient` gives, and ``--dry-run``."""
+    return patient(foreseeable(function))
+
+
+def patient(function: Callable[..., object]) -> Callable[..., None]:
     """What :func:`connected` gives, and ``--no-wait``, ``--retry`` and ``--idempotency-key``.
 
     A change that is not waited for prints its operation's id.
@@ -136,8 +142,8 @@ def force_option(function: _Function) -> _Function:
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask before something is destroyed, if a person sits there. Raises click.Abort."""
-    if not yes and sys.stdin.isatty() and sys.stderr.isatty():
+    """Ask before something is destroyed, if a person sits there and it is meant. Raises click.Abort."""
+    if not yes and not is_dry_run() and sys.stdin.isatty() and sys.stderr.isatty():
         click.confirm(question, abort=True, err=True)
 
 

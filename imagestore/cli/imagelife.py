@@ -6,6 +6,7 @@ import click
 from msgspec import UNSET, UnsetType
 
 from imagestore.cli.connection import confirm, connected, examples, yes_option
+from imagestore.cli.foreseen import foreseeable
 from imagestore.cli.images import IMAGE_COLUMNS, image
 from imagestore.cli.output import Column, Format, output_option, show_one, show_rows
 from imagestore.cli.snapshots import SNAPSHOT
@@ -68,6 +69,7 @@ def alias() -> None:
 @click.argument("image_id", metavar="ID")
 @output_option
 @connected
+@foreseeable
 def set_alias(client: Client, alias_name: str, image_id: str, output: Format) -> None:
     """Have ALIAS name the image ID from now on, whatever it named before.
 
@@ -80,6 +82,7 @@ def set_alias(client: Client, alias_name: str, image_id: str, output: Format) ->
 @click.argument("alias_name", metavar="ALIAS")
 @output_option
 @connected
+@foreseeable
 def remove_alias(client: Client, alias_name: str, output: Format) -> None:
     """Take ALIAS away from its image; the image stays."""
     show_rows(client.remove_image_alias(alias_name), NAMED_COLUMNS, output)
@@ -110,6 +113,7 @@ def list_aliases(client: Client, output: Format) -> None:
 @click.option("--type", "image_type", default="", metavar="TYPE", help="What the image is for, e.g. kvm.")
 @output_option
 @connected
+@foreseeable
 def publish(client: Client, snapshot: str, image_id: str, image_type: str, output: Format) -> None:
     """Make an image of a disk's snapshot: a full copy, which stays when the guest goes.
 

@@ -102,7 +102,7 @@ def _request(client: Client, image_id: str, image_type: str, source: str, proof:
             image_id, type=image_type, source=source, sha256=sha256, sums=sums, keyring=keyring
         )
 
-    if not shows_progress():
+    if client.changing.dry_run or not shows_progress():
         return ask()
     with progress(image_id) as report:
         return _watched(client, image_id, ask, report)

@@ -3,6 +3,7 @@
 import click
 
 from imagestore.cli.connection import confirm, connected, examples, yes_option
+from imagestore.cli.foreseen import foreseeable
 from imagestore.cli.images import image
 from imagestore.cli.output import Column, Format, output_option, show_one, show_rows
 from imagestore.client import Client
@@ -35,6 +36,7 @@ def source() -> None:
 @click.option("--sums", default="", metavar="URL", help="A SHA256SUMS file that lists it.")
 @output_option
 @connected
+@foreseeable
 def add(client: Client, image_id: str, address: str, sha256: str, sums: str, output: Format) -> None:
     """Have the image ID fetched from URL whenever it is asked for.
 
@@ -57,6 +59,7 @@ def list_sources(client: Client, output: Format) -> None:
 @yes_option
 @output_option
 @connected
+@foreseeable
 def rm(client: Client, image_id: str, yes: bool, output: Format) -> None:
     """Have the image ID fetched from the image service again. The image itself stays."""
     confirm(f"Remove the source of image {image_id}?", yes=yes)

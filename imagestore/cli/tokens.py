@@ -8,6 +8,7 @@ from msgspec import UNSET, UnsetType
 
 from imagestore.access import ROLES
 from imagestore.cli.connection import confirm, connected, examples, yes_option
+from imagestore.cli.foreseen import foreseeable
 from imagestore.cli.output import Column, Format, output_option, show_one, show_rows
 from imagestore.client import Client
 from imagestore.errors import BrokenOff
@@ -68,6 +69,7 @@ def token() -> None:
 )
 @output_option
 @connected
+@foreseeable
 def create(client: Client, name: str, role: str, expires: int, file: str | None, output: Format) -> None:
     """Make a token for NAME and print it, once: nobody can tell it again."""
     # What there is no room for must not be made first.
@@ -109,6 +111,7 @@ def list_tokens(client: Client, output: Format) -> None:
 @yes_option
 @output_option
 @connected
+@foreseeable
 def revoke(client: Client, name: str, yes: bool, output: Format) -> None:
     """Have the token of NAME open nothing any more, from the next request on."""
     confirm(f"Revoke the token of {name}?", yes=yes)

@@ -25,6 +25,7 @@ from imagestore.model import (
     GuestRequest,
     ImageRequest,
     OperationRequest,
+    PlanRequest,
     PublishRequest,
     ReleaseRequest,
     SnapshotRequest,
@@ -147,6 +148,8 @@ GUEST = Object(
     absent_when_null=frozenset({"id", "disks"}),
 )
 
+CHANGE = Object("rpc", "Change", {}, open=True)
+
 RequestType = TypeVar("RequestType", bound=Struct)
 
 REQUESTS: dict[type[Struct], Object] = {
@@ -198,6 +201,7 @@ REQUESTS: dict[type[Struct], Object] = {
     GuestRequest: Object(
         "rpc", "GuestRequest", {"guest": GUEST, "action": TEXT, "args": MapOf(TEXT), "force": FLAG}
     ),
+    PlanRequest: Object("rpc", "PlanRequest", {"method": TEXT, "request": CHANGE}),
     DriftRequest: Object("rpc", "DriftRequest", {}),
     TokenRequest: Object("rpc", "TokenRequest", {"name": TEXT, "role": TEXT, "expiresSeconds": UINT64}),
     StatusRequest: Object("rpc", "StatusRequest", {}),
@@ -238,7 +242,7 @@ REQUESTS: dict[type[Struct], Object] = {
 
 _FOLDED: dict[int, dict[str, str]] = {
     id(kind): {name.casefold(): name for name in kind.fields}
-    for kind in (DISK, NIC, GUEST, *REQUESTS.values())
+    for kind in (DISK, NIC, GUEST, CHANGE, *REQUESTS.values())
 }
 
 

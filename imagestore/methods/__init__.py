@@ -17,6 +17,7 @@ from imagestore.methods.imagelife import ImageLifeMethods
 from imagestore.methods.imageuploads import ImageUploadMethods
 from imagestore.methods.keyeduploads import KeyedUploadMethods
 from imagestore.methods.past import PastMethods
+from imagestore.methods.planning import PlanningMethods
 from imagestore.methods.status import StatusMethods
 from imagestore.methods.streams import StreamMethods
 from imagestore.methods.tokens import TokenMethods
@@ -37,6 +38,7 @@ class Methods(
     GuestMethods,
     GuestListMethods,
     AdoptionMethods,
+    PlanningMethods,
     FeedMethods,
     AuditMethods,
     TokenMethods,

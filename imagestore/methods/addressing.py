@@ -15,6 +15,7 @@ from imagestore.actors.base import Reply, deadline_in
 from imagestore.actors.commands import (
     Command,
 )
+from imagestore.actors.decisions import decide
 from imagestore.actors.fetcher import Fetcher
 from imagestore.actors.guest import Guests
 from imagestore.actors.history import Ticket
@@ -22,7 +23,7 @@ from imagestore.actors.imagedecisions import image_named
 from imagestore.actors.keys import Keys
 from imagestore.actors.mutator import Mutate
 from imagestore.actors.operation import Operations
-from imagestore.actors.plans import is_visible
+from imagestore.actors.plans import Plan, Settled, is_visible
 from imagestore.actors.receptions import Receptions
 from imagestore.actors.volumes import Volumes
 from imagestore.errors import (
@@ -84,6 +85,14 @@ class Actors:
 def unbound(caller: Caller) -> Caller:
     """For what is many operations and may be asked for again: none of them binds the caller's key."""
     return structs.replace(caller, binding=None)
+
+
+class Foretold(Exception):
+    """A dry run got to where the change would be asked for: how it was judged."""
+
+    def __init__(self, judged: Settled | Plan) -> None:
+        super().__init__("a dry run")
+        self.judged = judged
 
 
 class Addressing:
@@ -153,8 +162,13 @@ class Addressing:
     async def _perform(
         self, name: str, command: Command, caller: Caller, *, shown: Struct | None = None
     ) -> Sequence[Dataset]:
-        """Hand ``command`` to the actor that owns ``name`` and wait for its answer."""
+        """Hand ``command`` to the actor that owns ``name`` and wait for its answer.
+
+        Raises Foretold, if the caller only asks what would happen.
+        """
         actors = self._running()
+        if caller.dry_run:
+            raise Foretold(decide(command, actors.operations.state, actors.zpool.view))
         reply: Reply[tuple[Dataset, ...]] = Reply()
         method = _METHODS.get(type(command).__name__, type(command).__name__)
         operation = self._queued(method, name, caller, reply.fail, shown=shown)

@@ -101,7 +101,7 @@ class ImageMethods(SourceMethods):
         return await self.get_image(request, caller)
 
     def _fetch_foreseen(self, image: str, request: ImageRequest) -> Settled | Plan:
-        """What a request would do, as far as nobody is asked: whether the image is there, only the source knows."""
+        """What a request would do, as far as it can be told without asking its source."""
         actors = self._running()
         state = actors.operations.state
         given = self._given(request)

@@ -71,6 +71,14 @@ class SourceMethods(Addressing):
         of_itself = replace(caller, binding=None, receipt=None)
         await self._perform(names.image(image), command, of_itself)
 
+    def _given(self, request: ImageRequest) -> SourceRecord | None:
+        """The source that a request names. Raises InvalidArgument."""
+        if not request.source:
+            return None
+        given = checked(request.source, request.sha256, request.sums)
+        check_reachable(given.address, self._sums.check_address)
+        return given
+
     # -- requests -----------------------------------------------------------------------
 
     async def _origin(self, image: str, request: ImageRequest, caller: Caller) -> Origin:
@@ -87,9 +95,7 @@ class SourceMethods(Addressing):
         actors = self._running()
         state = actors.operations.state
         keyring = _keyring(request.keyring)
-        given = checked(request.source, request.sha256, request.sums) if request.source else None
-        if given is not None:
-            check_reachable(given.address, self._sums.check_address)
+        given = self._given(request)
         if given is None and request.sums:
             raise InvalidArgument("a sums file is of a source, and none is given")
         is_here = complete_image(image, state, actors.zpool.view) is not None

@@ -198,6 +198,17 @@ class Intake(Protocol):
         """
 
 
+class CommandTexts(Protocol):
+    """A pool's own commands for people to read; names are checked by others. Pure, and nothing is run."""
+
+    def created(self, creations: Sequence[Creation]) -> Sequence[str]: ...
+    def snapshotted(self, datasets: Sequence[Target], snapshot: str, tags: Tags) -> Sequence[str]: ...
+    def destroyed(self, targets: Sequence[Target]) -> Sequence[str]: ...
+    def rolled_back(self, snapshots: Sequence[Target], newer: Sequence[Target]) -> Sequence[str]: ...
+    def copied(self, snapshot: Target, name: str) -> Sequence[str]:
+        """A full copy of a volume's snapshot, as the volume ``name``."""
+
+
 class PoolDriver(Protocol):
     """A pool.  See the module's docstring for what every driver promises."""
 
@@ -318,6 +329,10 @@ class PoolDriver(Protocol):
         self, changes: Sequence[Retagging], *, parents: Sequence[NewFilesystem] = ()
     ) -> Sequence[str]:
         """What making ``parents`` and then :meth:`retag` do, as an administrator would type it."""
+
+    @property
+    def texts(self) -> "CommandTexts":
+        """The other changes as an administrator would type them."""
 
     # -- streams ------------------------------------------------------------
 

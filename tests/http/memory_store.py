@@ -24,6 +24,8 @@ from imagestore.model import (
     ImageResponse,
     OperationRequest,
     OperationResponse,
+    PlanRequest,
+    PlanResponse,
     ReceiveRequest,
     ReceiveResponse,
     ReleaseRequest,
@@ -69,6 +71,9 @@ class MemoryStore(MemorySources, MemoryTokens, MemoryImages, MemoryScreen):
 
     async def metrics(self) -> bytes:
         return b""
+
+    async def plan_change(self, request: PlanRequest, caller: Caller = LOCAL) -> PlanResponse:
+        return PlanResponse(method=request.method, settled=True)
 
     async def get_drift(self, request: DriftRequest, caller: Caller = LOCAL) -> DriftResponse:
         return DriftResponse(datasets=())

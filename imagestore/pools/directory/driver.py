@@ -84,6 +84,7 @@ from imagestore.pools.directory.ground import Ground, guarded, seen_writers, wri
 from imagestore.pools.directory.intake import DirectoryIntake
 from imagestore.pools.directory.opening import busy, open_parts, prepare_directories, spend_reserve, try_lock
 from imagestore.pools.directory.sinks import RawSink
+from imagestore.pools.directory.texts import DirectoryTexts
 from imagestore.pools.inuse import is_open_for_writing, written_to
 
 _LOCK_POLL_SECONDS = 0.05
@@ -298,6 +299,10 @@ class DirectoryPool:
     ) -> Sequence[str]:
         made = [f"mkdir {shlex.quote(self._ground.tree.path(parent.name))}" for parent in parents]
         return [*made, *(altering.retag_command(self._ground, change) for change in changes)]
+
+    @property
+    def texts(self) -> DirectoryTexts:
+        return DirectoryTexts(path=self._ground.tree.path)
 
     # -- streams ----------------------------------------------------------------
 

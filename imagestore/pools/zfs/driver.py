@@ -37,6 +37,7 @@ from imagestore.pools.zfs.commands import CHANGE_SECONDS, Commands
 from imagestore.pools.zfs.ground import Compression, VolumeMode, ZfsGround
 from imagestore.pools.zfs.programs import Setting
 from imagestore.pools.zfs.rows import PREFIX, create_command, retag_commands, unsigned
+from imagestore.pools.zfs.texts import ZfsTexts
 from imagestore.pools.zfs.watch import Watch
 
 _JOURNAL = f"{PREFIX}journal"
@@ -209,6 +210,15 @@ class ZfsPool:
         native = ["-o", "canmount=off", "-o", f"volmode={self._ground.volmode}"]
         made = [create_command(parent, self.name, native) for parent in parents]
         return [*made, *(command for change in changes for command in retag_commands(change, self.name))]
+
+    @property
+    def texts(self) -> ZfsTexts:
+        return ZfsTexts(
+            pool=self.name,
+            compression=self._ground.compression,
+            volmode=self._ground.volmode,
+            block_bytes=self._ground.block_bytes,
+        )
 
     # -- streams ----------------------------------------------------------------
 

@@ -1,0 +1,120 @@
+"""What a plan would do, told without doing it.  Pure.
+
+A dry run of any change is its judgement (:mod:`imagestore.actors.decisions`)
+and these words for the intent that it would journal.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from msgspec import Struct
+
+from imagestore import names
+from imagestore.actors import zpool
+from imagestore.actors.view import View
+from imagestore.events.catalogue import (
+    CreateIntent,
+    DatasetId,
+    DestroyIntent,
+    FetchIntent,
+    Intent,
+    NewBlank,
+    NewClone,
+    NewDataset,
+    PublishIntent,
+    RollbackIntent,
+    SnapshotIntent,
+)
+from imagestore.events.eventtext import describe_intent
+from imagestore.pools.base import CommandTexts
+from imagestore.sizes import show_bytes
+
+Action = Literal["make", "destroy", "roll back", "note"]
+
+
+class Foreseen(Struct, frozen=True, kw_only=True):
+    """One dataset, and what would become of it.
+
+    ``size_bytes``: of what is made the size that a guest sees, of what is
+    destroyed the bytes written to it since the snapshot before.
+    """
+
+    action: Action
+    name: str
+    what: str
+    size_bytes: int = 0
+
+
+def foresee(intent: Intent, view: View) -> Sequence[Foreseen]:
+    """What carrying out ``intent`` would do, dataset by dataset, in the order in which it is done."""
+    match intent:
+        case CreateIntent(datasets=datasets):
+            return [_made(new) for new in datasets]
+        case SnapshotIntent(datasets=datasets, snapshot=snapshot):
+            return [
+                Foreseen(action="make", name=f"{dataset.name}@{snapshot}", what="snapshot")
+                for dataset in datasets
+            ]
+        case DestroyIntent(datasets=datasets):
+            return [_destroyed(dataset, view) for dataset in reversed(datasets)]
+        case RollbackIntent(snapshots=snapshots, newer=newer):
+            lost = [_destroyed(dataset, view) for dataset in reversed(newer)]
+            return [*lost, *(_rolled_back(snapshot, view) for snapshot in snapshots)]
+        case FetchIntent(image=image, source=source, size_bytes=size):
+            origin = source or "the image service"
+            what = f"image, fetched from {origin}"
+            return [Foreseen(action="make", name=names.image(image), what=what, size_bytes=size)]
+        case PublishIntent(image=image, snapshot=published):
+            row = view.get(published.name)
+            size = 0 if row is None else row.volsize
+            what = f"image, a full copy of {published.name}"
+            return [Foreseen(action="make", name=names.image(image), what=what, size_bytes=size)]
+        case _:
+            return [Foreseen(action="note", name="", what=describe_intent(intent))]
+
+
+def _made(new: NewDataset) -> Foreseen:
+    match new:
+        case NewBlank(thick=thick):
+            what = f"blank volume of {show_bytes(new.size_bytes)}{', its room set aside' if thick else ''}"
+            return Foreseen(action="make", name=new.name, what=what, size_bytes=new.size_bytes)
+        case NewClone(origin=origin):
+            what = f"clone of {origin.name}, {show_bytes(new.size_bytes)}"
+            return Foreseen(action="make", name=new.name, what=what, size_bytes=new.size_bytes)
+        case _:
+            return Foreseen(action="make", name=new.name, what="file system")
+
+
+def _destroyed(dataset: DatasetId, view: View) -> Foreseen:
+    row = view.get(dataset.name)
+    if row is None:
+        return Foreseen(action="destroy", name=dataset.name, what="gone already")
+    if row.kind == "filesystem":
+        return Foreseen(action="destroy", name=row.name, what="file system")
+    what = f"{row.kind}, {show_bytes(row.written)} written"
+    return Foreseen(action="destroy", name=row.name, what=what, size_bytes=row.written)
+
+
+def _rolled_back(snapshot: DatasetId, view: View) -> Foreseen:
+    volume = names.parent(snapshot.name)
+    row = view.get(volume)
+    lost = 0 if row is None else row.written
+    what = f"to {snapshot.name}; {show_bytes(lost)} written since are lost"
+    return Foreseen(action="roll back", name=volume, what=what, size_bytes=lost)
+
+
+def command_lines(command: zpool.Command | None, texts: CommandTexts) -> Sequence[str]:
+    """What the pool would be told, as an administrator would type it."""
+    match command:
+        case zpool.Create(creations=creations):
+            return texts.created(creations)
+        case zpool.TakeSnapshot(datasets=datasets, snapshot=snapshot, tags=tags):
+            return texts.snapshotted(datasets, snapshot, tags)
+        case zpool.Destroy(targets=targets):
+            return texts.destroyed(targets)
+        case zpool.RollBack(snapshots=snapshots, newer=newer):
+            return texts.rolled_back(snapshots, newer)
+        case zpool.Publish(snapshot=snapshot, name=name):
+            return texts.copied(snapshot, name)
+        case _:
+            return ()
