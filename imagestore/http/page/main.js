@@ -13,6 +13,7 @@ import { clock, keepAges } from "./words.js";
 const GATHER_MS = 200; // events come in groups
 const PROGRESS_MS = 1000;
 const USE_MS = 60000;
+const AGAIN_MS = 3000; // after a look that failed
 const FEW = 20; // more things touched than these are looked at all together
 
 const touched = { guests: new Set(), images: new Set(), everything: false };
@@ -82,6 +83,7 @@ async function look() {
     // The feed finds out, too, and says so; when it is back everything is looked at.
     if (!(error instanceof TypeError)) console.warn(error.message);
     touched.everything = true;
+    setTimeout(soon, AGAIN_MS);
   }
   looking = false;
   if (again) { again = false; soon(); }

@@ -88,6 +88,14 @@ class Snapshotting:
                 assert await listed(pool) == ["", "v"]
         await snapshot(pool, made, "t")
 
+    async def test_of_many_disks_those_that_are_open_for_writing_are_told(self, pool: PoolDriver) -> None:
+        for name in ("a", "b", "c"):
+            await volume(pool, name)
+        with opened_for_writing(pool.device("b")):
+            assert await pool.those_in_use(["a", "b", "c"]) == ["b"]
+            assert await pool.those_in_use(["a", "c"]) == []
+        assert await pool.those_in_use(["b"]) == []
+
 
 class Destroying:
     async def test_destroyed_is_gone_and_its_name_is_free(self, pool: PoolDriver) -> None:
