@@ -16,7 +16,7 @@ BIN := .venv/bin
 READY := .venv/ready
 CODE := imagestore tests benchmarks tools
 ZFS_SECONDS := 1500
-SYSTEM_PACKAGES := btrfs-progs chromium debootstrap e2fsprogs gpg gpg-agent gpgv libvirt-clients libxml2-utils prometheus qemu-system-x86 qemu-utils systemd xfsprogs zfsutils-linux
+SYSTEM_PACKAGES := btrfs-progs chromium debootstrap e2fsprogs gpg gpg-agent gpgv groff-base libvirt-clients libxml2-utils prometheus qemu-system-x86 qemu-utils systemd xfsprogs zfsutils-linux
 
 # No setting of the person who calls us (find-links, user installs, proxies' mirrors) may change
 # what the lock says; hashes decide what is installed.
@@ -27,7 +27,7 @@ export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo check format test test-system test-zfs crash crash-zfs sim mutants bench bench-zfs docs package deb container screenshots lock clean
+.PHONY: help setup run demo check format test test-system test-zfs crash crash-zfs sim mutants bench bench-zfs docs man package deb container screenshots lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -82,10 +82,13 @@ bench: $(READY) ## measure against the targets and print one table; ROWS=journal
 docs: $(READY) ## write docs/reference.md anew from the code
 	$(BIN)/python -m tools.reference
 
+man: $(READY) ## write the manual pages into dist/man
+	$(BIN)/python -m tools.man dist/man
+
 package: deb ## build wheel, sdist and Debian package in dist/
 	$(BIN)/python -m hatchling build --directory dist
 
-deb: $(READY) ## build the Debian package in dist/, with all it needs but Python itself
+deb: man ## build the Debian package in dist/, with all it needs but Python itself
 	packages/deb $(abspath $(BIN)/python)
 
 container: $(READY) ## build a container image in dist/ from a debootstrap root; needs root on Debian

@@ -44,6 +44,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "stream": ("imagestore.cli.streams:stream", "Look into, unpack and make ZFS send streams, without ZFS."),
     "image-service": ("imagestore.cli.imageservice:image_service", "Serve a directory of images to stores."),
     "config": ("imagestore.cli.settings:config", "Show or check the settings."),
+    "completion": ("imagestore.cli.completion:completion", "Make a shell complete commands and options."),
 }
 """Where each command lives, and its line in the list of commands, in the order shown."""
 
