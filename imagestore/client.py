@@ -157,6 +157,11 @@ class Client(Wire):
         request = VolumeRequest(id=volume, size=size_mib, thick=thick)
         return _only(self.call("CreateVolume", request, VolumeResponse).volumes)
 
+    def resize_volume(self, volume: str, *, size_mib: int) -> Volume:
+        """A larger size; a smaller one is refused."""
+        request = VolumeRequest(id=volume, size=size_mib)
+        return _only(self.call("ResizeVolume", request, VolumeResponse).volumes)
+
     def get_volume(self, volume: str) -> Volume:
         return _only(self.call("GetVolume", VolumeRequest(id=volume), VolumeResponse).volumes)
 

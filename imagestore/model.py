@@ -196,7 +196,7 @@ class PlanRequest(Struct, frozen=True, kw_only=True):
 
 
 class PlannedEffect(Struct, frozen=True, kw_only=True):
-    """What would become of a dataset: ``action`` is make, destroy, roll back or note (journaled only).
+    """What would become of a dataset: ``action``: make, destroy, roll back, resize, note (journaled only).
 
     ``size_bytes``: what a guest sees of what is made, what was written to what goes.
     """

@@ -68,6 +68,7 @@ BEGINNINGS: tuple[tuple[str, type[errors.ImageStoreError]], ...] = (
     ("image exists already: ", errors.AlreadyExists),
     ("alias already exists: ", errors.AlreadyExists),
     ("source already exists: ", errors.AlreadyExists),
+    ("volume is larger: ", errors.InvalidArgument),
     ("the address of an image ", errors.InvalidArgument),
     ("a sha256 and a sums file ", errors.InvalidArgument),
     ("a sums file is of a source", errors.InvalidArgument),

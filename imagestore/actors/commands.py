@@ -96,6 +96,13 @@ class RevokeToken(Struct, frozen=True, kw_only=True):
     name: str
 
 
+class ResizeVolume(Struct, frozen=True, kw_only=True):
+    """Give a volume ``size`` bytes, more than it has: a smaller size would cut off data."""
+
+    name: str
+    size: int
+
+
 class CreateSnapshot(Struct, frozen=True, kw_only=True):
     name: str
     snapshot: str
@@ -156,6 +163,7 @@ class Release(Struct, frozen=True, kw_only=True):
 
 Command = (
     CreateVolume
+    | ResizeVolume
     | CloneImage
     | DeleteDataset
     | DeleteImage

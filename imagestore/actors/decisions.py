@@ -30,6 +30,7 @@ from imagestore.actors.commands import (
     Release,
     RemoveAlias,
     RemoveSource,
+    ResizeVolume,
     ReviveImage,
     RevokeToken,
     RollbackSnapshot,
@@ -59,12 +60,14 @@ from imagestore.errors import (
     NotFound,
     NotSnapshot,
     NotValid,
+    NotVolume,
 )
 from imagestore.events.catalogue import (
     CreateIntent,
     DestroyIntent,
     NewBlank,
     NewClone,
+    ResizeIntent,
     RollbackIntent,
     SnapshotIntent,
 )
@@ -82,6 +85,8 @@ def claim_of(command: Command, state: State, view: View) -> Claim:
             return Claim(exclusive=(outermost_missing(name, view),))
         case CloneImage(name=name, image=image):
             return Claim(exclusive=(outermost_missing(name, view),), shared=(_leaning_on(image, state),))
+        case ResizeVolume(name=name):
+            return Claim(exclusive=(name,))
         case DeleteDataset(name=name):
             return Claim(exclusive=(name.partition("@")[0],))
         case DeleteImage(image=image) | ReapImage(image=image) | ReviveImage(image=image):
@@ -137,6 +142,8 @@ def decide(command: Command, state: State, view: View) -> Settled | Plan:
             return _create_volume(command, state, view)
         case CloneImage():
             return _clone_image(command, state, view)
+        case ResizeVolume():
+            return _resize_volume(command, state, view)
         case DeleteDataset():
             return _delete_dataset(command, state, view)
         case DeleteImage():
@@ -202,6 +209,28 @@ def _create_volume(command: CreateVolume, state: State, view: View) -> Settled |
         intent=CreateIntent(datasets=(*missing_parents(command.name, view), blank)),
         reserve_bytes=thick_bytes(command.size) if command.thick else command.size,
         answer=(command.name,),
+    )
+
+
+def _resize_volume(command: ResizeVolume, state: State, view: View) -> Settled | Plan:
+    check_free_name(command.name)
+    row = existing(command.name, state, view)
+    if row.kind != "volume":
+        raise NotVolume(detail=f"{row.name} is a {row.kind}")
+    if row.volsize == command.size:
+        return Settled(rows=(row,))
+    if command.size < row.volsize:
+        raise InvalidArgument(
+            f"volume is larger: {row.name}",
+            detail=f"it has {row.volsize} bytes; a smaller size would cut off data",
+        )
+    more = command.size - row.volsize
+    return Plan(
+        method="ResizeVolume",
+        subject=row.name,
+        intent=ResizeIntent(volume=dataset_id(row), size_bytes=command.size),
+        reserve_bytes=more if row.sparse else thick_bytes(more),
+        answer=(row.name,),
     )
 
 

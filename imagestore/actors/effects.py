@@ -23,6 +23,7 @@ from imagestore.events.catalogue import (
     DatasetId,
     DatasetReceived,
     DatasetReleased,
+    DatasetResized,
     DatasetRolledBack,
     DestroyIntent,
     Event,
@@ -41,6 +42,7 @@ from imagestore.events.catalogue import (
     PublishIntent,
     ReceiveIntent,
     ReleaseIntent,
+    ResizeIntent,
     Role,
     RollbackIntent,
     Shown,
@@ -82,6 +84,8 @@ def driver_command(operation: str, intent: Intent, *, force: bool) -> zpool.Comm
                 operation=operation,
                 force=force,
             )
+        case ResizeIntent(volume=volume, size_bytes=size):
+            return zpool.Resize(volume=target(volume), size=size)
         case PublishIntent(image=image, snapshot=published):
             return zpool.Publish(
                 snapshot=target(published),
@@ -160,6 +164,12 @@ def facts(intent: Intent, operation: str, view: View) -> tuple[Event, ...]:
             return (*map(destroyed, datasets), *deleted)
         case RollbackIntent():
             return _rolled_back(intent, view)
+        case ResizeIntent(volume=resized, size_bytes=size):
+            return (
+                DatasetResized(
+                    name=resized.name, guid=resized.guid, createtxg=resized.createtxg, size_bytes=size
+                ),
+            )
         case FetchIntent(image=image):
             volume = _row(names.image(image), view)
             return image_facts(image, volume, view)

@@ -22,6 +22,7 @@ from imagestore.events.catalogue import (
     NewClone,
     NewDataset,
     PublishIntent,
+    ResizeIntent,
     RollbackIntent,
     SnapshotIntent,
 )
@@ -29,7 +30,7 @@ from imagestore.events.eventtext import describe_intent
 from imagestore.pools.base import CommandTexts
 from imagestore.sizes import show_bytes
 
-Action = Literal["make", "destroy", "roll back", "note"]
+Action = Literal["make", "destroy", "roll back", "resize", "note"]
 
 
 class Foreseen(Struct, frozen=True, kw_only=True):
@@ -60,6 +61,11 @@ def foresee(intent: Intent, view: View) -> Sequence[Foreseen]:
         case RollbackIntent(snapshots=snapshots, newer=newer):
             lost = [_destroyed(dataset, view) for dataset in reversed(newer)]
             return [*lost, *(_rolled_back(snapshot, view) for snapshot in snapshots)]
+        case ResizeIntent(volume=volume, size_bytes=size):
+            row = view.get(volume.name)
+            before = 0 if row is None else row.volsize
+            what = f"from {show_bytes(before)} to {show_bytes(size)}"
+            return [Foreseen(action="resize", name=volume.name, what=what, size_bytes=size)]
         case FetchIntent(image=image, source=source, size_bytes=size):
             origin = source or "the image service"
             what = f"image, fetched from {origin}"
@@ -114,6 +120,8 @@ def command_lines(command: zpool.Command | None, texts: CommandTexts) -> Sequenc
             return texts.destroyed(targets)
         case zpool.RollBack(snapshots=snapshots, newer=newer):
             return texts.rolled_back(snapshots, newer)
+        case zpool.Resize(volume=volume, size=size):
+            return texts.resized(volume, size)
         case zpool.Publish(snapshot=snapshot, name=name):
             return texts.copied(snapshot, name)
         case _:

@@ -24,6 +24,7 @@ from imagestore.events.catalogue import (
     PublishIntent,
     ReceiveIntent,
     ReleaseIntent,
+    ResizeIntent,
     RollbackIntent,
     SnapshotIntent,
 )
@@ -78,6 +79,11 @@ def verdict(record: OperationRecord, view: View) -> Verdict:
         case RollbackIntent(volumes=volumes):
             rows = [view.get(volume.name) for volume in volumes]
             if rows and all(row is not None and row.tags.last == record.id for row in rows):
+                return Finish(facts=facts(intent, record.id, view))
+            return Undo(targets=(), reason=INTERRUPTED)
+        case ResizeIntent(volume=resized, size_bytes=size):
+            row = view.get(resized.name)
+            if row is not None and identity_of(resized) == row.identity and row.volsize == size:
                 return Finish(facts=facts(intent, record.id, view))
             return Undo(targets=(), reason=INTERRUPTED)
         case FetchIntent(image=image):

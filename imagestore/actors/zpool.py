@@ -64,6 +64,11 @@ class RollBack(Struct, frozen=True, kw_only=True):
     force: bool = False
 
 
+class Resize(Struct, frozen=True, kw_only=True):
+    volume: Target
+    size: int
+
+
 class Rename(Struct, frozen=True, kw_only=True):
     target: Target
     name: str
@@ -90,7 +95,7 @@ class Publish(Struct, frozen=True, kw_only=True):
     snapshot_tags: Tags
 
 
-Command = Publish | Create | TakeSnapshot | Destroy | RollBack | Rename | Adopt | Retag
+Command = Publish | Create | TakeSnapshot | Destroy | RollBack | Resize | Rename | Adopt | Retag
 
 # --- messages ------------------------------------------------------------------
 
@@ -272,6 +277,8 @@ class ZpoolActor:
                     force=command.force,
                 )
                 self.view.remove(target.name for target in command.newer)
+            case Resize():
+                rows = (await self.driver.resize(command.volume, command.size),)
             case Rename():
                 rows = await self.driver.rename(command.target, command.name)
                 self.view.remove([row.name for row in self.view.under(command.target.name)])

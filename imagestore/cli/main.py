@@ -26,7 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("imagestore.cli.demo:demo", "Show a whole life of a throw-away store, kill -9 included."),
     "image": ("imagestore.cli.imagecommands:image", "Fetch, list, name, clone, publish and remove images."),
     "guest": ("imagestore.cli.guestcommands:guest", "Make, list and remove the disks of guests; their XML."),
-    "volume": ("imagestore.cli.volumes:volume", "Make, list and remove volumes."),
+    "volume": ("imagestore.cli.volumes:volume", "Make, list, resize and remove volumes."),
     "snap": ("imagestore.cli.snapshots:snap", "Take, list, remove and go back to snapshots."),
     "send": ("imagestore.cli.send:send", "Write a snapshot's stream to a file or a pipe."),
     "receive": ("imagestore.cli.receive:receive", "Bring a send stream into a new volume, or onto its base."),

@@ -1,4 +1,4 @@
-"""``imagestore volume``: make, list, show and remove volumes, over RPC."""
+"""``imagestore volume``: make, list, show, resize and remove volumes, over RPC."""
 
 import click
 
@@ -17,7 +17,7 @@ VOLUME_COLUMNS = (
 
 @click.group()
 def volume() -> None:
-    """Make, list, show and remove volumes."""
+    """Make, list, show, resize and remove volumes."""
 
 
 @volume.command(
@@ -48,6 +48,19 @@ def list_volumes(client: Client, output: Format) -> None:
 def show(client: Client, volume_id: str, output: Format) -> None:
     """Show one volume."""
     show_one(client.get_volume(volume_id), VOLUME_COLUMNS, output)
+
+
+@volume.command(epilog=examples("imagestore volume resize guests/vm1/disk-0 20G --dry-run"))
+@click.argument("volume_id", metavar="ID")
+@click.argument("size", type=SIZE)
+@output_option
+@changing
+def resize(client: Client, volume_id: str, size: int, output: Format) -> None:
+    """Give a volume, or a guest's disk, the larger SIZE.
+
+    What runs on it sees the new size when it looks again. A smaller size is refused.
+    """
+    show_one(client.resize_volume(volume_id, size_mib=size), VOLUME_COLUMNS, output)
 
 
 @volume.command(epilog=examples("imagestore volume rm scratch/data", "imagestore volume rm scratch --yes"))

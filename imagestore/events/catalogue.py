@@ -97,6 +97,13 @@ class RollbackIntent(Record, frozen=True, kw_only=True, tag="rollback", tag_fiel
     newer: tuple[DatasetId, ...] = ()
 
 
+class ResizeIntent(Record, frozen=True, kw_only=True, tag="resize", tag_field="intent"):
+    """Give the volume so many bytes, more than it has."""
+
+    volume: DatasetId
+    size_bytes: int
+
+
 class FetchIntent(Record, frozen=True, kw_only=True, tag="fetch", tag_field="intent"):
     """Fetch an image; it grows as ``staging`` until it is whole.
 
@@ -191,6 +198,7 @@ Intent = (
     | SnapshotIntent
     | DestroyIntent
     | RollbackIntent
+    | ResizeIntent
     | FetchIntent
     | ReceiveIntent
     | PublishIntent
@@ -323,6 +331,15 @@ class DatasetRolledBack(Record, frozen=True, kw_only=True, tag="dataset-rolled-b
     size_bytes: int = 0
 
 
+class DatasetResized(Record, frozen=True, kw_only=True, tag="dataset-resized", tag_field="event"):
+    """The volume has another size."""
+
+    name: str
+    guid: UInt64
+    createtxg: UInt64
+    size_bytes: int
+
+
 class DatasetReceived(Record, frozen=True, kw_only=True, tag="dataset-received", tag_field="event"):
     """A stream came onto the volume: its content is that of ``snapshot``, which came last."""
 
@@ -393,6 +410,7 @@ Event = (
     | DatasetRenamed
     | DatasetRolledBack
     | DatasetReceived
+    | DatasetResized
     | DatasetLost
     | ImageRequested
     | ImageCompleted

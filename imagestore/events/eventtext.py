@@ -21,6 +21,7 @@ from imagestore.events.catalogue import (
     DatasetReceived,
     DatasetReleased,
     DatasetRenamed,
+    DatasetResized,
     DatasetRolledBack,
     DestroyIntent,
     Event,
@@ -46,6 +47,7 @@ from imagestore.events.catalogue import (
     PublishIntent,
     ReceiveIntent,
     ReleaseIntent,
+    ResizeIntent,
     RollbackIntent,
     SegmentsArchived,
     SnapshotIntent,
@@ -88,6 +90,8 @@ def describe(event: Event) -> str:
             return f"{event.name} is {event.snapshot.name} again"
         case DatasetReceived():
             return f"{event.name} is now {event.snapshot.name}"
+        case DatasetResized():
+            return f"{event.name} has {show_bytes(event.size_bytes)} now"
         case DatasetLost():
             return f"{event.name} is no longer in the pool; somebody else removed it"
         case ImageRequested():
@@ -146,6 +150,8 @@ def describe_intent(intent: Intent) -> str:
         case RollbackIntent():
             newer = f", destroying {_names(intent.newer)}" if intent.newer else ""
             return f"go back to {_names(intent.snapshots)}{newer}"
+        case ResizeIntent():
+            return f"give {intent.volume.name} {show_bytes(intent.size_bytes)}"
         case FetchIntent():
             return f"fetch {intent.image}" + (f" from {intent.source}" if intent.source else "")
         case PublishIntent():

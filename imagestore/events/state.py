@@ -23,6 +23,7 @@ from imagestore.events.catalogue import (
     DatasetReceived,
     DatasetReleased,
     DatasetRenamed,
+    DatasetResized,
     DatasetRolledBack,
     Envelope,
     ImageCompleted,
@@ -218,7 +219,7 @@ def apply(state: State, envelope: Envelope) -> None:
                     state.retired[record.image] = envelope.operation
         case DatasetRenamed():
             _rename(state, event)
-        case DatasetRolledBack() | DatasetReceived():
+        case DatasetRolledBack() | DatasetReceived() | DatasetResized():
             record = state.owned(event.name, event.guid, event.createtxg)
             if record is not None:
                 record.size_bytes = event.size_bytes

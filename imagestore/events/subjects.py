@@ -19,6 +19,7 @@ from imagestore.events.catalogue import (
     DatasetReceived,
     DatasetReleased,
     DatasetRenamed,
+    DatasetResized,
     DatasetRolledBack,
     DestroyIntent,
     Event,
@@ -43,6 +44,7 @@ from imagestore.events.catalogue import (
     PublishIntent,
     ReceiveIntent,
     ReleaseIntent,
+    ResizeIntent,
     RollbackIntent,
     SegmentsArchived,
     SnapshotIntent,
@@ -65,7 +67,7 @@ def datasets_of(event: Event) -> Iterator[str]:
             yield from (event.name, event.new_name)
         case DatasetCreated() | DatasetAdopted() | DatasetReleased() | DatasetDestroyed():
             yield event.name
-        case DatasetRolledBack() | DatasetReceived() | DatasetLost():
+        case DatasetRolledBack() | DatasetReceived() | DatasetResized() | DatasetLost():
             yield event.name
         case ImageCompleted():
             yield from (event.volume.name, event.snapshot.name)
@@ -102,6 +104,8 @@ def _datasets_of_intent(intent: Intent) -> Iterator[str]:
             yield from (dataset.name for dataset in intent.datasets)
         case RollbackIntent():
             yield from (dataset.name for dataset in (*intent.volumes, *intent.snapshots, *intent.newer))
+        case ResizeIntent():
+            yield intent.volume.name
         case FetchIntent():
             yield f"{IMAGES}/{intent.image}"
         case PublishIntent():

@@ -3,6 +3,7 @@
 from imagestore.actors.commands import (
     CreateVolume,
     DeleteDataset,
+    ResizeVolume,
 )
 from imagestore.errors import (
     InvalidArgument,
@@ -30,14 +31,18 @@ class VolumeMethods(Addressing):
 
     async def create_volume(self, request: VolumeRequest, caller: Caller = LOCAL) -> VolumeResponse:
         """Make a volume of ``size`` MiB, and its parents; the same size again succeeds."""
-        if not 0 < request.size <= MAX_VOLUME_BYTES // MIB:
-            raise InvalidArgument("need a valid size", detail="size in MiB, from 1 to 2^42")
-        if not request.id:
-            raise InvalidArgument("need an id")
+        _check_size(request)
         name = self._resolve(request.id)
         rows = await self._perform(
             name, CreateVolume(name=name, size=request.size * MIB, thick=request.thick), caller
         )
+        return VolumeResponse(volumes=tuple(map(self._volume, rows)))
+
+    async def resize_volume(self, request: VolumeRequest, caller: Caller = LOCAL) -> VolumeResponse:
+        """Give a volume a larger size; the same again succeeds, a smaller one is refused."""
+        _check_size(request)
+        name = self._resolve(request.id)
+        rows = await self._perform(name, ResizeVolume(name=name, size=request.size * MIB), caller)
         return VolumeResponse(volumes=tuple(map(self._volume, rows)))
 
     async def get_volume(self, request: VolumeRequest, caller: Caller = LOCAL) -> VolumeResponse:
@@ -61,3 +66,10 @@ class VolumeMethods(Addressing):
     async def space_available(self) -> int:
         """Bytes that new volumes may still promise."""
         return (await self._running().zpool.space()).available
+
+
+def _check_size(request: VolumeRequest) -> None:
+    if not 0 < request.size <= MAX_VOLUME_BYTES // MIB:
+        raise InvalidArgument("need a valid size", detail="size in MiB, from 1 to 2^42")
+    if not request.id:
+        raise InvalidArgument("need an id")

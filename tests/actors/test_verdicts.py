@@ -16,6 +16,7 @@ from imagestore.events.catalogue import (
     DatasetCreated,
     DatasetDestroyed,
     DatasetReceived,
+    DatasetResized,
     DatasetRolledBack,
     DestroyIntent,
     FetchIntent,
@@ -28,6 +29,7 @@ from imagestore.events.catalogue import (
     NoteIntent,
     PublishIntent,
     ReceiveIntent,
+    ResizeIntent,
     RollbackIntent,
     SnapshotIntent,
 )
@@ -120,6 +122,17 @@ def test_a_rollback_is_never_repeated_its_mark_tells_whether_it_happened() -> No
     ruling = judge(intent, view_of(marked, snapshot))
     assert isinstance(ruling, Finish)
     assert isinstance(ruling.facts[0], DatasetRolledBack)
+
+
+def test_a_resize_happened_if_that_very_volume_has_the_size() -> None:
+    volume = row("v", volsize=MIB, guid=5)
+    intent = ResizeIntent(volume=dataset_id(volume), size_bytes=2 * MIB)
+    ruling = judge(intent, view_of(row("v", volsize=2 * MIB, guid=5)))
+    assert isinstance(ruling, Finish)
+    assert isinstance(ruling.facts[0], DatasetResized)
+    assert isinstance(judge(intent, view_of(volume)), Undo)
+    assert isinstance(judge(intent, view_of(row("v", volsize=2 * MIB, guid=6))), Undo)
+    assert isinstance(judge(intent, view_of()), Undo)
 
 
 NEW = ReceiveIntent(name="a/v", staging="images/.staging-op", parents=(NewParent(name="a"),))

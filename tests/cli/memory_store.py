@@ -259,6 +259,9 @@ class MemoryStore:
         self.volumes[request["id"]] = request["size"]
         return self.get_volume(request)
 
+    def resize_volume(self, request: dict[str, Any]) -> dict[str, Any]:
+        return self.create_volume(request)
+
     def get_volume(self, request: dict[str, Any]) -> dict[str, Any]:
         return {"volumes": [self.volume(request["id"])]}
 

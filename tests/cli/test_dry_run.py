@@ -46,6 +46,7 @@ def foretelling(memory_store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> M
     [
         (("volume", "rm", "v", "--force"), "DeleteDataset", {"id": "v", "force": True}),
         (("volume", "create", "v", "1G"), "CreateVolume", {"id": "v", "size": 1024}),
+        (("volume", "resize", "v", "2G"), "ResizeVolume", {"id": "v", "size": 2048}),
         (("guest", "create", "vm1", "--disk", "1G"), "CreateGuestDisks", {}),
         (("guest", "rm", "vm1"), "DeleteGuestsDisks", {}),
         (("snap", "create", "v@s"), "CreateSnapshot", {"id": "v", "dest": "s"}),

@@ -73,6 +73,7 @@ def _rollback(name: str) -> Callable[[Store], Awaitable[object]]:
 ACTIONS: dict[str, Callable[[Store], Awaitable[object]]] = {
     "settle": settle,
     "CreateVolume": lambda store: store.create_volume(VolumeRequest(id="new/deep/volume", size=1)),
+    "ResizeVolume": lambda store: store.resize_volume(VolumeRequest(id="v/a", size=3)),
     "CloneImage": lambda store: store.clone_image(ImageRequest(id="raw", dest="new/clone")),
     "CreateGuestDisks": lambda store: store.create_guest_disks(
         GuestRequest(guest={"id": "h", "disks": [*DISKS, {"size": 2}]})

@@ -42,6 +42,7 @@ DRIVER_POINTS = {
     "RequestImage": ("received", "before commit", "committed", "linked"),
     "RequestImage raw": ("received", "before commit", "committed", "linked"),
     "PublishImage": ("received", "before commit", "committed", "linked"),
+    "ResizeVolume": ("resize noted",),
 }
 """Inside the driver, in order; the effect has happened from ``committed`` on.  Of a publication these
 are the points of its reception into staging: its effect is the renaming after them."""
@@ -162,6 +163,8 @@ def has_happened(action: str, point: str) -> bool:
     """Whether the effect was whole when the store was killed."""
     if action == "PublishImage" and point.startswith(DRIVER):
         return False
+    if action == "ResizeVolume" and point.startswith(DRIVER):
+        return True  # once it is noted, opening the pool ends it
     if point.startswith(DRIVER):
         points = DRIVER_POINTS[action]
         return points.index(point.removeprefix(DRIVER)) >= points.index("committed")

@@ -20,6 +20,7 @@ from imagestore.events.catalogue import (
     DatasetReceived,
     DatasetReleased,
     DatasetRenamed,
+    DatasetResized,
     DatasetRolledBack,
     DestroyIntent,
     Envelope,
@@ -46,6 +47,7 @@ from imagestore.events.catalogue import (
     PublishIntent,
     ReceiveIntent,
     ReleaseIntent,
+    ResizeIntent,
     RollbackIntent,
     SegmentsArchived,
     Shown,
@@ -155,6 +157,7 @@ class RandomHistory:
             SnapshotIntent(datasets=ids, snapshot="monday", guest="g"),
             DestroyIntent(datasets=ids, image=chance.choice(["", "alpine"])),
             RollbackIntent(snapshots=ids, volumes=ids, newer=ids),
+            ResizeIntent(volume=ids[0], size_bytes=1 << 30),
             FetchIntent(image="alpine", staging="images/.staging-1", source="", type="kvm"),
             FetchIntent(
                 image="alpine",
@@ -241,6 +244,13 @@ class RandomHistory:
                 new_name=f"moved-{self._counter}",
                 guid=record.guid,
                 createtxg=record.createtxg,
+            )
+        if chance.random() < 0.2:
+            return DatasetResized(
+                name=record.name,
+                guid=record.guid,
+                createtxg=record.createtxg,
+                size_bytes=chance.randrange(1 << 40),
             )
         kinds: list[type[DatasetRolledBack | DatasetReceived]] = [DatasetRolledBack, DatasetReceived]
         return chance.choice(kinds)(

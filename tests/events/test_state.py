@@ -20,6 +20,7 @@ from imagestore.events.catalogue import (
     DatasetReceived,
     DatasetReleased,
     DatasetRenamed,
+    DatasetResized,
     DatasetRolledBack,
     Envelope,
     Event,
@@ -242,6 +243,12 @@ def test_a_stream_onto_a_volume_brings_its_size() -> None:
         name="a", guid=1, createtxg=10, snapshot=DatasetId(name="a@s", guid=2, createtxg=20), size_bytes=8192
     )
     assert fold(created("a", 1), created("a@s", 2), came).datasets["a"].size_bytes == 8192
+
+
+def test_a_resized_volume_has_its_new_size_and_another_one_of_its_name_has_not() -> None:
+    resized = DatasetResized(name="a", guid=1, createtxg=10, size_bytes=1 << 21)
+    assert fold(created("a", 1), resized).datasets["a"].size_bytes == 1 << 21
+    assert fold(created("a", 2), resized).datasets["a"].size_bytes != 1 << 21
 
 
 def test_only_the_same_name_guid_and_createtxg_together_are_ours() -> None:
@@ -478,6 +485,7 @@ HISTORY: tuple[Event, ...] = (
         snapshot=DatasetId(name="volume@s", guid=4, createtxg=40),
         size_bytes=4096,
     ),
+    DatasetResized(name="volume", guid=3, createtxg=30, size_bytes=6144),
     DatasetReceived(
         name="volume",
         guid=3,

@@ -132,6 +132,9 @@ class MemoryStore(MemorySources, MemoryTokens, MemoryImages, MemoryScreen):
     async def list_volumes(self, request: VolumeRequest, caller: Caller = LOCAL) -> VolumeResponse:
         return VolumeResponse(volumes=tuple(self._volume(name) for name in self.volumes))
 
+    async def resize_volume(self, request: VolumeRequest, caller: Caller = LOCAL) -> VolumeResponse:
+        raise errors.NotFound
+
     async def create_volume(self, request: VolumeRequest, caller: Caller = LOCAL) -> VolumeResponse:
         if request.size == 0:
             raise errors.InvalidArgument("need a valid size")

@@ -46,6 +46,7 @@ def test_zfs_changes_what_is_there() -> None:
         "zfs destroy tank/a@t",
         "zfs rollback tank/a@s",
     ]
+    assert ZFS.resized(target("a"), 1024) == ["zfs set volsize=1024 tank/a"]
     assert ZFS.copied(target("a@s"), "images/i") == ["zfs send tank/a@s | zfs receive tank/images/i"]
 
 
@@ -69,6 +70,7 @@ def test_a_directory_in_words_of_the_shell() -> None:
         "rm --dir /p/a@t",
         f"{copy} /p/a@s /p/a",
     ]
+    assert DIRECTORY.resized(target("a"), 1024) == ["truncate --size 1024 /p/a"]
     assert DIRECTORY.copied(target("a@s"), "i") == [f"{copy} /p/a@s /p/i"]
 
 

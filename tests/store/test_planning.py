@@ -112,6 +112,7 @@ async def test_a_rollback_names_what_is_lost(plan: Ask) -> None:
     ("method", "request_", "effects"),
     [
         ("CreateVolume", {"id": "a/b", "size": 1}, [("make", "pool/a"), ("make", "pool/a/b")]),
+        ("ResizeVolume", {"id": "guests/vm1/disk-1", "size": 9}, [("resize", "pool/guests/vm1/disk-1")]),
         ("DeleteDataset", {"id": "v"}, [("destroy", "pool/v")]),
         ("CreateSnapshot", {"id": "v", "dest": "s"}, [("make", "pool/v@s")]),
         (

@@ -48,6 +48,9 @@ class DirectoryTexts(Struct, frozen=True, kw_only=True):
         ]
         return [*self.destroyed(newer), *back]
 
+    def resized(self, volume: Target, size: int) -> Sequence[str]:
+        return [f"truncate --size {size} {self._place(volume.name)}"]
+
     def copied(self, snapshot: Target, name: str) -> Sequence[str]:
         return [f"{COPY} {self._place(snapshot.name)} {self._place(name)}"]
 

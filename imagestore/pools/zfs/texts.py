@@ -51,6 +51,9 @@ class ZfsTexts(Struct, frozen=True, kw_only=True):
         back = [self._line("zfs", "rollback", of=[target.name]) for target in snapshots]
         return [*self.destroyed(newer), *back]
 
+    def resized(self, volume: Target, size: int) -> Sequence[str]:
+        return [self._line("zfs", "set", f"volsize={size}", of=[volume.name])]
+
     def copied(self, snapshot: Target, name: str) -> Sequence[str]:
         sent = self._line("zfs", "send", of=[snapshot.name])
         return [f"{sent} | {self._line('zfs', 'receive', of=[name])}"]
