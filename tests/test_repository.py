@@ -124,7 +124,8 @@ def makefile_targets() -> set[str]:
 
 @cache
 def documents() -> tuple[Path, ...]:
-    return tuple(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"))
+    named = (ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"))
+    return (*named, *sorted((ROOT / "docs").glob("*.md")))
 
 
 @cache
@@ -183,11 +184,20 @@ def test_every_subcommand_that_the_documents_show_exists() -> None:
         assert named - options - {"--help", "-h", "--version"} == set(), f"imagestore {' '.join(words)}"
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
-def test_every_link_to_a_file_leads_to_one(document: str) -> None:
-    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", (ROOT / document).read_text()):
-        if "://" not in target:
-            assert (ROOT / target).exists(), target
+def headings_of(document: Path) -> set[str]:
+    """The anchors that a renderer makes of its headings."""
+    found = re.findall(r"^#+ (.*)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-") for heading in found}
+
+
+@pytest.mark.parametrize("document", documents(), ids=lambda document: document.name)
+def test_every_link_to_a_file_leads_to_one(document: Path) -> None:
+    for target, anchor in re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", document.read_text()):
+        if "://" in target:
+            continue
+        leads_to = document.parent / target if target else document
+        assert leads_to.exists(), target
+        assert not anchor or leads_to.suffix != ".md" or anchor in headings_of(leads_to), f"{target}#{anchor}"
 
 
 def test_the_readme_names_every_method_of_the_wire() -> None:
