@@ -108,6 +108,7 @@ class TrioClient:
 
     list_volumes = _awaited(OperationClient.list_volumes)
     create_volume = _awaited(OperationClient.create_volume)
+    resize_volume = _awaited(OperationClient.resize_volume)
     get_volume = _awaited(OperationClient.get_volume)
     delete_dataset = _awaited(OperationClient.delete_dataset)
     receive = _awaited(OperationClient.receive)

@@ -77,6 +77,8 @@ def test_it_installs_serves_is_upgraded_and_removed_and_leaves_the_disks(
     with with_proc(root):
         inside(root, "dpkg", "--install", "/tmp/imagestore.deb")
         assert inside(root, "imagestore", "--version").strip().endswith(__version__)
+        assert (root / "usr/share/man/man1/imagestore-serve.1.gz").exists()
+        assert (root / "usr/lib/systemd/system/imagestore.socket").exists()
         (root / STORE).mkdir(exist_ok=True)
         inside(root, "chown", "imagestore:imagestore", f"/{STORE}")
         said = inside(root, "runuser", "-u", "imagestore", "--", "sh", "-c", SESSION)
