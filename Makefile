@@ -29,7 +29,7 @@ export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo check format test test-system test-zfs crash crash-zfs sim mutants bench bench-zfs docs man package deb container screenshots lock clean
+.PHONY: help setup run demo check format test test-system test-zfs test-zfs-faults crash crash-zfs points-zfs sim mutants bench bench-zfs docs man package deb container screenshots lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -63,13 +63,18 @@ test-system: $(READY) ## tests on loop-mounted xfs and btrfs and against Debian'
 crash: $(READY) ## kill -9 a store under random load, ROUNDS times; ARGS='--seed N' repeats a run
 	$(BIN)/python -m tests.crash --rounds $(ROUNDS) $(ARGS)
 
-# Two machines one after the other: what breaks pools and kills stores does so in one of its own.
 test-zfs: $(READY) ## tests on real OpenZFS, in a virtual machine that it builds once; needs root on Debian 12
 	tests/zfs/machine/run $(ZFS_SECONDS) $(ZFS_TESTS) tests/zfs $(addprefix --ignore=,$(ZFS_BREAKING)) $(ARGS)
+
+# What breaks pools and kills stores does so in a machine of its own: it leaves that slow.
+test-zfs-faults: $(READY) ## faults of pools, rights and names, and kills at named points on OpenZFS, as test-zfs
 	tests/zfs/machine/run $(ZFS_SECONDS) $(ZFS_TESTS) $(ZFS_BREAKING) $(ARGS)
 
 crash-zfs: $(READY) ## kill -9 a store under random load on real OpenZFS, ROUNDS times (about 35 s each), as test-zfs
 	tests/zfs/machine/run $$(($(ROUNDS) * 120 + 300)) $(BIN)/python -m tests.zfs.crash --rounds $(ROUNDS) --verbose $(ARGS)
+
+points-zfs: $(READY) ## kill -9 a store on real OpenZFS at every point of every change, as test-zfs
+	tests/zfs/machine/run 1200 env IMAGESTORE_TEST_EVERY_POINT=1 $(BIN)/python -m pytest -m zfs -p no:cacheprovider tests/zfs/test_points.py $(ARGS)
 
 bench-zfs: $(READY) ## measure against zfs itself on real OpenZFS, as test-zfs
 	tests/zfs/machine/run 2400 $(BIN)/python -m benchmarks zfs
