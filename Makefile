@@ -70,6 +70,12 @@ test-zfs: $(READY) ## tests on real OpenZFS, in a virtual machine that it builds
 test-zfs-faults: $(READY) ## faults of pools, rights and names, and kills at named points on OpenZFS, as test-zfs
 	tests/zfs/machine/run $(ZFS_SECONDS) $(ZFS_TESTS) $(ZFS_BREAKING) $(ARGS)
 
+sim: $(READY) ## run SEEDS simulated histories of a whole store on JOBS processes; ARGS='--seed N' repeats one
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --jobs $(JOBS) $(ARGS)
+
+mutants: $(READY) ## plant each known mistake and see that the simulation, or its test, finds it; ARGS=name plants one
+	$(BIN)/python -m tests.simulation.planting $(ARGS)
+
 crash-zfs: $(READY) ## kill -9 a store under random load on real OpenZFS, ROUNDS times (about 35 s each), as test-zfs
 	tests/zfs/machine/run $$(($(ROUNDS) * 120 + 300)) $(BIN)/python -m tests.zfs.crash --rounds $(ROUNDS) --verbose $(ARGS)
 
