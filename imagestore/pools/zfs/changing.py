@@ -80,7 +80,11 @@ async def _create(ground: ZfsGround, creations: Sequence[Creation]) -> Sequence[
                 await ground.call("creating", creation.name, partial(_make, ground, creation, given))
                 made.append(creation.name)
                 flickers = flickers or (creation.name in volumes and "volmode" in given)
-            await ground.wait_for_nodes(volumes, flickers=flickers)
+            try:
+                await ground.wait_for_nodes(volumes, flickers=flickers)
+            except PoolError:
+                await ground.check_unlocked(volumes)
+                raise
             done()
             return await ground.rows(made)
     except PoolStuck:

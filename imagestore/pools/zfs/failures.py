@@ -57,7 +57,7 @@ def failure_of_number(doing: str, number: int, name: str, pool: str) -> ImageSto
         case errno.EBUSY:
             return in_use(name, ())
         case errno.EACCES:
-            return _locked(name, pool, "")
+            return locked(name, pool)
         case errno.EPERM:
             return _no_rights(name, pool, f"{doing} {name}".strip())
         case errno.ENOTSUP:
@@ -125,11 +125,11 @@ NEEDS_ROOT = (
 def _no_rights(name: str, pool: str, text: str) -> ImageStoreError:
     """What is denied to root is locked: OpenZFS has the same words for both."""
     if os.geteuid() == 0:
-        return _locked(name, pool, text)
+        return locked(name, pool)
     return PoolError(f"not permitted: {text}", detail=NEEDS_ROOT)
 
 
-def _locked(name: str, pool: str, _text: str) -> ImageStoreError:
+def locked(name: str, pool: str, _text: str = "") -> ImageStoreError:
     # What was to be made is not there; what it was to be in has the same key.
     above = names.full(names.parent(name), pool)
     return PoolError(
@@ -208,7 +208,7 @@ _MEANINGS: tuple[tuple[re.Pattern[str], Made], ...] = tuple(
         ),
         (
             r"encryption root|key (is )?not loaded|[Kk]ey must be loaded",
-            _locked,
+            locked,
         ),
     )
 )

@@ -19,7 +19,7 @@ from imagestore.errors import AlreadyExists, Held, InUse, InvalidArgument, NotFo
 from imagestore.pools.base import Dataset, Identity, Target
 from imagestore.pools.zfs import devices
 from imagestore.pools.zfs.commands import Commands
-from imagestore.pools.zfs.failures import in_use
+from imagestore.pools.zfs.failures import in_use, locked, relative
 from imagestore.pools.zfs.rows import FEW, GET, LIST, LOOK, all_rows, listed_rows, rows
 from imagestore.pools.zfs.watch import Watch
 
@@ -233,6 +233,15 @@ class ZfsGround:
             return
         paths = [self.device(name) for name in volumes]
         await devices.wait_for_nodes(paths, NODE_SECONDS, flickers=flickers)
+
+    async def check_unlocked(self, volumes: Sequence[str]) -> None:
+        """Raises PoolError for one that is encrypted without its key: it can be cloned, and has no node."""
+        full = [self.full(name) for name in volumes]
+        text = await self.look("zfs", "get", "-Hp", "-o", "name,value", "keystatus", *full)
+        for line in text.splitlines():
+            name, status = line.split("\t")
+            if status == "unavailable":
+                raise locked(relative(name, self.pool), self.pool)
 
     async def wait_until_gone(self, volumes: Iterable[str]) -> None:
         paths = [self.device(name) for name in volumes if "@" not in name]
