@@ -27,9 +27,9 @@ POOL = "bench"
 VOLUMES = 40
 SNAPSHOTS_PER_VOLUME = 50
 GUESTS = 100
-STREAM_BYTES = 512 * MIB
+STREAM_BYTES = 128 * MIB
 LOOKS = 50
-"""Calls of which the median counts; of processes a fifth of that."""
+"""Calls of which the median counts; of processes a tenth of that."""
 
 ROUNDS = 3
 """Downloads, and as many of ``zfs send``, by turns; the median counts."""
@@ -173,7 +173,7 @@ def answered(connection: socket.socket, request: bytes) -> bytes:
 
 def compared(name: str, ask: Callable[[], object], words: tuple[str, ...], against_name: str) -> Row:
     ours = median_seconds(ask, LOOKS)
-    theirs = median_seconds(lambda: command(*words), max(LOOKS // 5, 5))
+    theirs = median_seconds(lambda: command(*words), LOOKS // 10)
     return Row(
         name=name,
         ours=1 / ours,
