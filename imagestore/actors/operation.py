@@ -25,7 +25,7 @@ from msgspec import structs
 
 from imagestore.actors import zpool as pool_commands
 from imagestore.actors.base import check_deadline
-from imagestore.actors.commands import Command
+from imagestore.actors.commands import Adopt, Command
 from imagestore.actors.decisions import claim_of, decide
 from imagestore.actors.effects import driver_command, facts, named, shown
 from imagestore.actors.history import History
@@ -153,6 +153,8 @@ class Operations:
                 claim = claim_of(command, self.state, self.zpool.view)
             async with self.zpool.claimed(operation, claim, deadline=deadline):
                 with _failing_alone():
+                    if isinstance(command, Adopt):
+                        await self.zpool.look_again(command.volumes)
                     if claim_of(command, self.state, self.zpool.view) != claim:
                         continue
                     judged = decide(command, self.state, self.zpool.view)

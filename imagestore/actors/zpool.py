@@ -159,6 +159,7 @@ class ZpoolActor:
         self._broken_off = False
         self._refresh_seconds = refresh_seconds
         self._generation = -1
+        self._looking = trio.Lock()
 
     @property
     def pool(self) -> str:
@@ -357,6 +358,10 @@ class ZpoolActor:
 
     async def refresh(self) -> None:
         """Read the whole pool. Own mutations that overlap keep their rows."""
+        async with self._looking:
+            await self._refresh()
+
+    async def _refresh(self) -> None:
         generation = await self.driver.generation()
         await self.driver.changes()  # the list has them
         self.view.begin_refresh()
@@ -367,6 +372,12 @@ class ZpoolActor:
             raise
         self.view.end_refresh(rows)
         self._generation = generation
+
+    async def look_again(self, datasets: Sequence[str]) -> None:
+        """Read these, and their snapshots, now: what is not ours may have changed since others told."""
+        async with self._looking:
+            known = [row.name for name in datasets for row in self.view.snapshots(name)]
+            await self._look_again([*datasets, *known])
 
     async def _look_again(self, changed: Sequence[str]) -> None:
         """Read what others have changed, and what that changes beside it."""
@@ -381,16 +392,17 @@ class ZpoolActor:
 
     async def _follow(self) -> None:
         """Bring the view up to date with what others did."""
-        generation = await self.driver.generation()
-        if generation != self._generation:
-            await self.refresh()
-        elif changed := await self.driver.changes():
-            self._generation = -1  # if this fails, all is read: nobody tells it again
-            if len(changed) <= FEW_CHANGES:
-                await self._look_again(changed)
-                self._generation = generation
-            else:
-                await self.refresh()
+        async with self._looking:
+            generation = await self.driver.generation()
+            if generation != self._generation:
+                await self._refresh()
+            elif changed := await self.driver.changes():
+                self._generation = -1  # if this fails, all is read: nobody tells it again
+                if len(changed) <= FEW_CHANGES:
+                    await self._look_again(changed)
+                    self._generation = generation
+                else:
+                    await self._refresh()
 
     async def _keep_fresh(self, scope: trio.CancelScope) -> None:
         took = 0.0

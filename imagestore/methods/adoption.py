@@ -48,6 +48,7 @@ class AdoptionMethods(Addressing):
         if not request.id:
             raise InvalidArgument("need an id")
         command = _ordered(request, self._resolve(request.id))
+        await self._running().zpool.look_again(command.volumes)
         if request.dryRun:
             plan = await self._planned(command)
             return AdoptResponse(adopted=self._adopted(plan), commands=self._commands(plan))
@@ -58,6 +59,7 @@ class AdoptionMethods(Addressing):
 
     async def adopt_original(self, request: AdoptRequest, caller: Caller = LOCAL) -> AdoptResponse:
         """Take over all that the original program left in the pool."""
+        await self._running().zpool.refresh()
         original = await self._original()
         found = self._surveyed(original, force=request.force)
         adopted: list[Adopted] = []

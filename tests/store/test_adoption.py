@@ -38,7 +38,7 @@ from imagestore.model import (
     SnapshotRequest,
     VolumeRequest,
 )
-from imagestore.pools.base import NO_TAGS, Dataset, NewFilesystem, NewVolume, Target
+from imagestore.pools.base import NO_TAGS, Dataset, NewFilesystem, NewVolume, Retagging, Tags, Target
 from imagestore.pools.directory.driver import DirectoryPool, open_directory_pool
 from imagestore.rebuild import rebuild
 from imagestore.service import Caller
@@ -128,6 +128,24 @@ async def test_a_volume_is_adopted_where_it_stands_and_nothing_of_it_is_copied(
     assert {(d.guid, d.createtxg) for d in started.intent.datasets} >= {(old_root.guid, old_root.createtxg)}
     assert sum(isinstance(envelope.event, DatasetAdopted) for envelope in mine) == 2
     assert isinstance(mine[-1].event, OperationFinished)
+
+
+async def test_what_became_another_stores_since_it_was_last_seen_is_not_taken_from_it(
+    run: Run, old_root: Target
+) -> None:
+    theirs = Tags(op="0199-theirs", kind="volume")
+    async with run() as store:
+        await store._running().zpool.driver.retag([Retagging(target=old_root, tags=theirs)])
+        with pytest.raises(Blocked, match=r"another store: old/root \(volume of operation 0199-theirs\)"):
+            await store.adopt_dataset(AS_DISK)
+
+
+async def test_what_was_made_since_the_pool_was_last_seen_is_found(run: Run) -> None:
+    new = NewVolume(name="new", size=2 * MIB, tags=NO_TAGS)
+    async with run() as store:
+        await store._running().zpool.driver.create([new])
+        answer = await store.adopt_dataset(AdoptRequest(id="new", guest="vm1", disk=0))
+        assert [row.id for row in answer.adopted] == ["pool/new"]
 
 
 async def test_a_dry_run_tells_the_commands_and_changes_nothing(

@@ -28,6 +28,7 @@ def pool_on_file(name: str, directory: Path, *, size_bytes: int = 4096 * MIB) ->
     with disk.open("wb") as file:
         file.truncate(size_bytes)
     command("zpool", "create", "-f", "-o", "ashift=12", "-O", "mountpoint=none", name, str(disk))
+    command("zpool", "events", "-c")  # an earlier pool may have had that name, and its events are still told
     try:
         yield name
     finally:

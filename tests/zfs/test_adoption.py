@@ -145,8 +145,8 @@ def test_what_is_no_foreign_volume_is_refused(store: ZfsStore) -> None:
     make_volume("tank/some/root", "-s")
     command("zfs", "snapshot", "tank/some/root@monday")
     command("zfs", "create", "-s", "-V", "8M", "tank/theirs")
-    command("zfs", "set", "imagestore:op=0199-theirs", "imagestore:kind=volume", "tank/theirs")
     wait_until_listed(client, "tank/theirs")
+    command("zfs", "set", "imagestore:op=0199-theirs", "imagestore:kind=volume", "tank/theirs")
     cases: list[tuple[str, type[Exception], str]] = [
         ("some", NotVolume, "not a volume"),
         ("images", NotVolume, "not a volume"),
