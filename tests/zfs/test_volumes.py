@@ -119,6 +119,7 @@ async def check_mode(pool: ZfsPool, mode: VolumeMode, said: str) -> None:
     await pool.create([NewClone(name="g/c", origin=taken.target, tags=DISK)])
     paths = [pool.device(name) for name in ("g/v", "w", "g/c")]
     if mode == "none":  # one whose mode is set, and not inherited, has a node until it is
+        command("udevadm", "settle")  # it is still to come, perhaps
         await wait_until_gone(paths, NODE_SECONDS)
     for name, path in zip(("g/v", "w", "g/c"), paths, strict=True):
         assert got(f"tank/{name}", "volmode") == [said]
