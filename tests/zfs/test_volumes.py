@@ -10,9 +10,8 @@ import pytest
 from imagestore.actors.zpool import Create, ZpoolActor
 from imagestore.errors import InUse, NoSpace
 from imagestore.pools.base import NewClone, NewFilesystem, NewVolume
-from imagestore.pools.zfs.devices import wait_until_gone
 from imagestore.pools.zfs.driver import ZfsPool, open_zfs_pool
-from imagestore.pools.zfs.ground import NODE_SECONDS, VolumeMode
+from imagestore.pools.zfs.ground import VolumeMode
 from tests.pools.harness import DISK, MIB, PARENT, VOLUME, listed, snapshot, volume, write
 from tests.zfs.pools import command, empty, pool_on_file
 
@@ -118,9 +117,6 @@ async def check_mode(pool: ZfsPool, mode: VolumeMode, said: str) -> None:
     (taken,) = await pool.snapshot([made[2].target], "s", VOLUME)
     await pool.create([NewClone(name="g/c", origin=taken.target, tags=DISK)])
     paths = [pool.device(name) for name in ("g/v", "w", "g/c")]
-    if mode == "none":  # one whose mode is set, and not inherited, has a node until it is
-        command("udevadm", "settle")  # it is still to come, perhaps
-        await wait_until_gone(paths, NODE_SECONDS)
     for name, path in zip(("g/v", "w", "g/c"), paths, strict=True):
         assert got(f"tank/{name}", "volmode") == [said]
         assert os.path.exists(path) is (mode != "none")

@@ -120,6 +120,15 @@ async def wait_until_gone(paths: Sequence[str], deadline_seconds: float) -> None
     await _wait(paths, lambda path: not os.path.lexists(path), deadline_seconds)
 
 
+async def wait_until_hidden(paths: Sequence[str], deadline_seconds: float) -> Sequence[str]:
+    """Those that are there once udev has nothing more to do, or after the deadline."""
+    return await _wait(paths, _is_hidden, deadline_seconds)
+
+
+def _is_hidden(path: str) -> bool:
+    return not os.path.lexists(path) and not os.path.exists(_UDEV_QUEUE)
+
+
 def _is_settled(path: str) -> bool:
     return os.path.exists(path) and not os.path.exists(_UDEV_QUEUE)
 

@@ -26,6 +26,10 @@ from imagestore.pools.zfs.watch import Watch
 NODE_SECONDS = 30.0
 """How long a device node may take to appear."""
 
+HIDINGS = 3
+HIDING_SECONDS = 2.0
+"""How often a volume's node is told to go, and how long each time it is waited for."""
+
 BUSY_SECONDS = 10.0
 """How long "busy" is tried again for when no process is seen: udev, blkid and LVM look at new volumes."""
 
@@ -229,10 +233,26 @@ class ZfsGround:
 
     async def wait_for_nodes(self, volumes: Iterable[str], *, flickers: bool = False) -> None:
         """See ``devices.wait_for_nodes``. Volumes that are not to be shown have none."""
-        if not devices.are_shown(self.volmode):
-            return
-        paths = [self.device(name) for name in volumes]
-        await devices.wait_for_nodes(paths, NODE_SECONDS, flickers=flickers)
+        if devices.are_shown(self.volmode):
+            paths = [self.device(name) for name in volumes]
+            await devices.wait_for_nodes(paths, NODE_SECONDS, flickers=flickers)
+        elif flickers:
+            await self._hide(volumes)
+
+    async def _hide(self, volumes: Iterable[str]) -> None:
+        """Until they have no nodes, which appear before the mode is set that was given with a volume.
+
+        OpenZFS removes none that is open, and udev looks into each: such a one goes when the mode is
+        set again.  One that stays harms nobody.
+        """
+        left = {self.device(name): name for name in volumes}
+        for _ in range(HIDINGS):
+            shown = await devices.wait_until_hidden(list(left), HIDING_SECONDS)
+            if not shown:
+                return
+            left = {path: left[path] for path in shown}
+            for name in left.values():
+                await self.change("zfs", "set", f"volmode={self.volmode}", self.full(name))
 
     async def check_unlocked(self, volumes: Sequence[str]) -> None:
         """Raises PoolError for one that is encrypted without its key: it can be cloned, and has no node."""
