@@ -10,7 +10,8 @@ that was looked at meanwhile, so that a client with a filter does not begin
 from afar.
 
 A client that does not take what is sent is cut off, and can go on where it
-was.  When the store stops, feeds end as a whole answer ends.
+was.  When the store stops, feeds end as a whole answer ends; so does that of
+a token that is revoked, at once, or expires, before anything else is told.
 """
 
 from collections.abc import Mapping, Sequence
@@ -82,6 +83,10 @@ def _place(text: str, what: str) -> int:
     return int(text)
 
 
+class _Unwelcome(Exception):
+    """The client's token is not good any more."""
+
+
 class Feeds:
     """The feeds that are being sent."""
 
@@ -126,6 +131,8 @@ class Feeds:
             await self._piece(exchange, last)
             await self._follow(exchange, events)
             last = b": the store is stopping\n\n"
+        except _Unwelcome:
+            last = b": the token is not good any more\n\n"
         except ImageStoreError as error:
             last = b": error: %b\n\n" % one_line(str(error)).encode()
         except Exception:
@@ -140,6 +147,8 @@ class Feeds:
             with trio.move_on_after(self._comment_seconds) as scope:
                 while not page and page is not None:
                     page = await events.next()
+                    if page is not None:  # a revocation is an event, wanted or not
+                        self._check_welcome(exchange)
             if page is None:
                 return
             if page:
@@ -147,9 +156,17 @@ class Feeds:
                     await self._piece(exchange, piece)
                 said = page[-1].seq
             elif scope.cancelled_caught:
+                self._check_welcome(exchange)
                 place = b"id: %d\n" % events.position if events.position != said else b""
                 said = events.position
                 await self._piece(exchange, b": nothing new\n%b\n" % place)
+
+    def _check_welcome(self, exchange: Exchange) -> None:
+        """Raises _Unwelcome when the token that let the client in would do so no more."""
+        if exchange.token_sha256:
+            grant = self._service.grant(exchange.token_sha256)
+            if grant is None or grant.expired:
+                raise _Unwelcome
 
     async def _piece(self, exchange: Exchange, body: bytes) -> None:
         await exchange.send({"type": "http.response.body", "body": body, "more_body": True})

@@ -51,6 +51,8 @@ class Exchange:
         self.peer = peer_of(scope)
         self.caller = Caller(principal=self.peer.principal, role="reader")
         """Who asks, once the gate has said so; until then somebody who may not do anything."""
+        self.token_sha256 = ""
+        """Of the token that let it in, for what goes on for longer than the token may; "" if none did."""
         self.send = send
         self.connection = connection_of(scope)
 

@@ -84,7 +84,8 @@ class Gate:
         wait = self._attempts.wait_seconds(peer.source)
         if wait > 0:
             raise TooManyAttempts(detail=f"try again in {math.ceil(wait)} s")
-        grant = self._service.grant(digest_of(secret)) if len(secret) <= MOST_CHARACTERS else None
+        sha256 = digest_of(secret) if len(secret) <= MOST_CHARACTERS else ""
+        grant = self._service.grant(sha256) if sha256 else None
         if grant is None or grant.expired:
             reason = "a token that is not known" if grant is None else f"{grant.principal} has expired"
             self.distrust(peer.source, peer.principal, reason)
@@ -93,6 +94,7 @@ class Gate:
                 detail="an admin makes one with: imagestore token create",
             )
         self._attempts.succeeded(peer.source)
+        exchange.token_sha256 = sha256
         return Caller(principal=grant.principal, role=grant.role)
 
     def _refusal(self, exchange: Exchange, error: ImageStoreError) -> Answer:

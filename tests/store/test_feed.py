@@ -1,6 +1,7 @@
 """The event feed of a whole store, over real connections."""
 
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,18 +11,19 @@ import pytest
 import trio
 from msgspec.structs import replace
 
+from imagestore.config import Config
 from imagestore.errors import InvalidArgument
 from imagestore.events import reader
 from imagestore.events.feed import Feed
 from imagestore.events.selection import Filter, Selector
 from imagestore.http import events as http_events
 from imagestore.http.shims import BoundedStream
-from imagestore.model import EventsRequest, GuestRequest, ImageRequest, VolumeRequest
+from imagestore.model import EventsRequest, GuestRequest, ImageRequest, TokenRequest, VolumeRequest
 from imagestore.service import LOCAL, Caller
-from imagestore.store import Store
+from imagestore.store import Store, Surroundings
 from tests.http.wire import Wire, request_bytes
 from tests.imageservice import ImageService
-from tests.store.conftest import Run, raw_image
+from tests.store.conftest import Run, raw_image, running
 from tests.store.test_fetch import Gate
 
 Address = tuple[str, int]
@@ -307,3 +309,44 @@ async def test_a_place_after_the_end_is_refused(run: Run) -> None:
     async with run() as store:
         with pytest.raises(InvalidArgument, match="the journal ends at seq"):
             await store.events(EventsRequest(after=10**6), LOCAL)
+
+
+async def with_token(store: Store, **settings: int) -> str:
+    request = TokenRequest(name="ci", role="reader", **settings)
+    made = await store.create_token(request, Caller(principal="local", role="admin"))
+    return f"Bearer {made.secret}"
+
+
+@pytest.mark.parametrize("query", ["", "?type=volume-never"])
+async def test_a_feed_ends_with_the_token_that_opened_it(run: Run, query: str) -> None:
+    async with served(run) as (store, address):
+        authorization = await with_token(store)
+        async with Listener.open(address, query, Authorization=authorization) as listener:
+            assert await listener.next() is not None
+            await store.revoke_token(TokenRequest(name="ci"), Caller(principal="local", role="admin"))
+            last = None
+            while (block := await listener.next()) is not None:
+                last = block
+            assert last is not None
+            assert last.comments == [": the token is not good any more"]
+        async with Listener.open(address) as listener:  # who is let in without one stays
+            assert await listener.next() is not None
+            await make(store, 1)
+            assert (await listener.take(1))[0].type == "operation-started"
+
+
+async def test_a_feed_ends_when_its_token_expires(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_events.Feeds.__init__, "__kwdefaults__", {"comment_seconds": 0.05})
+    now = [time.time_ns()]
+    surroundings = Surroundings(now_ns=lambda: now[0])
+    async with running(config, surroundings=surroundings) as store, trio.open_nursery() as nursery:
+        address = await nursery.start(store.run_http, 0)
+        authorization = await with_token(store, expiresSeconds=60)
+        async with Listener.open(address, Authorization=authorization) as listener:
+            assert await listener.next() is not None
+            now[0] += 60_000_000_000
+            blocks = []
+            while (block := await listener.next()) is not None:
+                blocks.append(block)
+            assert blocks[-1].comments == [": the token is not good any more"]
+        store.stop_http()
