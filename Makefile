@@ -7,6 +7,7 @@ JOURNAL ?= journal
 ROWS ?=
 ROUNDS ?= 200
 SEEDS ?= 1000
+SLICE ?=
 JOBS ?= 2
 ARGS ?=
 
@@ -34,7 +35,7 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 	@echo
-	@echo "  Settings: PORT=$(PORT) POOL=$(POOL) JOURNAL=$(JOURNAL) (run), ARGS=… (run, test, test-system, crash), ROUNDS=$(ROUNDS) (crash), SEEDS=$(SEEDS) JOBS=$(JOBS) (sim), ROWS=name (bench)"
+	@echo "  Settings: PORT=$(PORT) POOL=$(POOL) JOURNAL=$(JOURNAL) (run), ARGS=… (run, test, test-system, crash), ROUNDS=$(ROUNDS) (crash), SEEDS=$(SEEDS) JOBS=$(JOBS) (sim), ROWS=name (bench), SLICE=1 (test-zfs: the first machine alone)"
 
 setup: $(READY) ## make .venv with everything in it, .venv/bin/imagestore included
 
@@ -65,9 +66,10 @@ crash: $(READY) ## kill -9 a store under random load, ROUNDS times; ARGS='--seed
 
 test-zfs: $(READY) ## tests on real OpenZFS, in a virtual machine that it builds once; needs root on Debian 12
 	tests/zfs/machine/run $(ZFS_SECONDS) $(ZFS_TESTS) tests/zfs $(addprefix --ignore=,$(ZFS_BREAKING)) $(ARGS)
+	$(if $(SLICE),,+@$(MAKE) --no-print-directory test-zfs-faults)
 
 # What breaks pools and kills stores does so in a machine of its own: it leaves that slow.
-test-zfs-faults: $(READY) ## faults of pools, rights and names, and kills at named points on OpenZFS, as test-zfs
+test-zfs-faults: $(READY) ## the second machine of test-zfs: faults of pools, rights and names, kills at named points
 	tests/zfs/machine/run $(ZFS_SECONDS) $(ZFS_TESTS) $(ZFS_BREAKING) $(ARGS)
 
 sim: $(READY) ## run SEEDS simulated histories of a whole store on JOBS processes; ARGS='--seed N' repeats one
