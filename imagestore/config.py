@@ -40,7 +40,7 @@ NOT_SETTINGS = (
 
 CREDENTIALS = "${CREDENTIALS_DIRECTORY}"
 
-MAY_BE_CREDENTIALS = ("tls_certificate", "tls_key", "tls_client_ca", "sums_keyring")
+MAY_BE_CREDENTIALS = ("tls_certificate", "tls_key", "tls_client_ca", "sums_keyring", "image_service_token")
 """Settings whose files systemd may hand over (LoadCredential=)."""
 
 DEFAULT_SOCKET = "/run/imagestore/imagestore.sock"
@@ -122,6 +122,10 @@ class Config(Struct, frozen=True, kw_only=True):
     image_service: str = "image.services.lochness.local"
     """HOST or HOST:PORT that images are fetched from. Default image.services.lochness.local;
     without a port it is looked up by SRV."""
+
+    image_service_token: str = ""
+    """File with the token that the image service asks for: another store's, made there for a reader. It is
+    read anew for every fetch, and sent to the service alone. Default none."""
 
     log_level: LogLevel = "warning"
     """Least severe messages to log. Default warning."""
@@ -274,6 +278,7 @@ def load(
         pool=f"{address.driver}:{address.place}",
         journal=str(Path(config.journal).absolute()),
         spool=config.spool and str(Path(config.spool).absolute()),
+        image_service_token=config.image_service_token and str(Path(config.image_service_token).absolute()),
         socket=socket,
     )
     _check_together(config)

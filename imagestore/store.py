@@ -369,6 +369,7 @@ def _fetching(config: Config, spools: Spools | None) -> Fetching:
             max_image_bytes=config.max_image_bytes,
             check_address=parse_allowed(config.allow_private_sources).check,
             convert=convert,
+            service_token_file=config.image_service_token,
         ),
         spools=spools,
     )

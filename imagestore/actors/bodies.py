@@ -15,6 +15,7 @@ import re
 import stat
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
@@ -36,6 +37,7 @@ from imagestore.actors.imageservice import (
 from imagestore.actors.origin import CheckAddress, Origin, UploadedBody
 from imagestore.errors import ContentRefused, FetchFailed, FetchUnreachable
 from imagestore.streams.content import Piece
+from imagestore.tokens import MOST_CHARACTERS
 
 if TYPE_CHECKING:
     from imagestore.actors.download import Response
@@ -44,6 +46,8 @@ METADATA_BYTES = 64 << 10
 """Longer metadata is not the service's own form."""
 
 FILE_PIECE_BYTES = 512 << 10
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 _STRONG_TAG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"\Z')
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)\Z")
@@ -82,13 +86,15 @@ class Body(Struct, frozen=True, kw_only=True):
 
 
 class Asking(Struct, frozen=True, kw_only=True):
-    """How to ask.  Times in seconds; ``check_address`` is not asked of the image service."""
+    """How to ask.  Times in seconds; ``check_address`` is not asked of the image service, which alone is
+    shown the token in ``service_token_file``."""
 
     connect_seconds: float
     metadata_seconds: float
     stall_seconds: float
     max_bytes: int | None
     check_address: CheckAddress | None
+    service_token_file: str = ""
 
 
 @asynccontextmanager
@@ -134,12 +140,34 @@ async def open_body(
 @asynccontextmanager
 async def _from_service(image: str, service: str, start: Start | None, asking: Asking) -> AsyncIterator[Body]:
     address = await locate(parse_service(service))
-    metadata = await _ask_metadata(image, address, asking)
+    shown = await _authorization(asking.service_token_file)
+    metadata = await _ask_metadata(image, address, asking, shown)
     if metadata.status == "error":
         raise FetchFailed(f"image {image} is in error at the image service {address}")
-    async with _over_http(download_url(address, image), start, asking, None) as (response, source):
+    url = download_url(address, image)
+    async with _over_http(url, start, asking, None, shown) as (response, source):
         admit(image, f"the image service {response.host}", response.status, metadata)
         yield _body(response, source, start, metadata, asking.max_bytes)
+
+
+async def _authorization(token_file: str) -> Mapping[str, str]:
+    """What the image service is shown. Raises FetchFailed: the file cannot be read, or holds no token."""
+    if not token_file:
+        return {}
+    try:
+        token = await trio.to_thread.run_sync(_first_line, token_file)
+    except OSError as error:
+        raise FetchFailed(
+            f"the image service's token cannot be read: {token_file}: {error.strerror}"
+        ) from error
+    if not (token.isascii() and token.isprintable() and 0 < len(token) <= MOST_CHARACTERS):
+        raise FetchFailed(f"{token_file} holds no token for the image service")
+    return {"Authorization": f"Bearer {token}"}
+
+
+def _first_line(file: str) -> str:
+    with open(file, "rb") as opened_file:
+        return opened_file.read(MOST_CHARACTERS + 2).strip().decode("ascii", "replace")
 
 
 @asynccontextmanager
@@ -151,7 +179,11 @@ async def _from_address(image: str, url: str, start: Start | None, asking: Askin
 
 @asynccontextmanager
 async def _over_http(
-    url: str, start: Start | None, asking: Asking, check: CheckAddress | None
+    url: str,
+    start: Start | None,
+    asking: Asking,
+    check: CheckAddress | None,
+    authorization: Mapping[str, str] = NOTHING,
 ) -> AsyncIterator[tuple["Response", str]]:
     from imagestore.actors.download import Timeouts, opened
 
@@ -160,11 +192,15 @@ async def _over_http(
     headers: Mapping[str, str] = {}
     if start is not None and start.validator and start.source == source:
         headers = {"Range": f"bytes={start.length}-", "If-Range": start.validator}
-    async with opened(url, timeouts, check_address=check, headers=headers) as response:
+    async with opened(
+        url, timeouts, check_address=check, headers=headers, authorization=authorization
+    ) as response:
         yield response, source
 
 
-async def _ask_metadata(image: str, service: ServiceAddress, asking: Asking) -> Metadata:
+async def _ask_metadata(
+    image: str, service: ServiceAddress, asking: Asking, authorization: Mapping[str, str]
+) -> Metadata:
     """What the service says of the image, NO_METADATA for whatever it fails to say properly."""
     from imagestore.actors.download import Timeouts, opened
 
@@ -172,7 +208,8 @@ async def _ask_metadata(image: str, service: ServiceAddress, asking: Asking) -> 
     body = bytearray()
     with trio.move_on_after(asking.metadata_seconds):
         try:
-            async with opened(metadata_url(service, image), timeouts) as response:
+            url = metadata_url(service, image)
+            async with opened(url, timeouts, authorization=authorization) as response:
                 if response.status != 200:
                     return NO_METADATA
                 async for piece in response.body:
@@ -206,7 +243,10 @@ def admit(image: str, host: str, status: int, metadata: Metadata) -> None:
         raise Changed(f"{host} has less of the image than came before: it was changed")
     if status in {408, 425, 429} or 500 <= status < 600:
         raise MayPass(f"{host} answered with status {status}")
-    raise FetchFailed(f"image {image} cannot be had: {host} answered with status {status}")
+    detail = (
+        "a reader's token of that store, in the file of image_service_token" if status in {401, 403} else ""
+    )
+    raise FetchFailed(f"image {image} cannot be had: {host} answered with status {status}", detail=detail)
 
 
 def _body(

@@ -87,24 +87,33 @@ async def opened(
     *,
     check_address: CheckAddress | None = None,
     headers: Mapping[str, str] = MappingProxyType({}),
+    authorization: Mapping[str, str] = MappingProxyType({}),
 ) -> AsyncIterator[Response]:
     """GET ``url``, following redirects, and give its answer, whatever its status.
 
     ``check_address`` is asked of every address before it is connected to;
-    ``headers`` are sent besides our own, to every host.
+    ``headers`` are sent besides our own, to every host, ``authorization`` only to that of ``url``.
 
     Raises:
         CannotReach: no connection, or none with a trusted certificate.
         MayPass: broken off, or not HTTP.
         FetchFailed: too many redirects, or one that may not be followed; whatever ``check_address`` raises.
     """
+    asked = origin_of(url)
     for _ in range(MAX_REDIRECTS + 1):
-        async with _exchange(url, timeouts, check_address, headers) as (response, location):
+        sent = {**headers, **authorization} if origin_of(url) == asked else headers
+        async with _exchange(url, timeouts, check_address, sent) as (response, location):
             if location is None:
                 yield response
                 return
         url = redirected(url, location)
     raise FetchFailed(f"more than {MAX_REDIRECTS} redirects, the last one to {urlsplit(url).hostname}")
+
+
+def origin_of(url: str) -> tuple[str, str, int | None]:
+    """Scheme, host and port: whom a secret that is meant for one address may be sent to."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname or "", parts.port
 
 
 def redirected(url: str, location: str) -> str:

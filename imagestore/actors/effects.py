@@ -193,8 +193,7 @@ def _adoption_facts(intent: AdoptIntent, operation: str, view: View) -> tuple[Ev
     """What is ours now: those that carry the operation's tag, whatever they are called meanwhile."""
     found = still_there(intent.datasets, view)
     ours = [row for adoptee in intent.datasets if (row := found.get(identity_of(adoptee))) is not None]
-    made = named(view, [parent.name for parent in intent.parents])
-    happened: list[Event] = [created(row) for row in made if row.tags.op == operation]
+    happened: list[Event] = [*parents_made(intent, operation, view)]
     happened += [_adoption(row, view) for row in ours if row.tags.op == operation]
     content = found.get(identity_of(intent.snapshot)) if intent.snapshot is not None else None
     if content is not None:
@@ -323,9 +322,8 @@ def _received(intent: ReceiveIntent, operation: str, view: View) -> tuple[Event,
     volume = _row(intent.name, view)
     came = [row for row in view.snapshots(volume.name) if row.tags.op == operation]
     if intent.volume is None:
-        parents = named(view, [parent.name for parent in intent.parents])
-        made = [created(row) for row in parents if row.tags.op == operation]
-        return (*made, created(volume, intent.base), *map(created, came))
+        parents = parents_made(intent, operation, view)
+        return (*parents, created(volume, intent.base), *map(created, came))
     changed = DatasetReceived(
         name=volume.name,
         guid=volume.guid,
@@ -334,6 +332,14 @@ def _received(intent: ReceiveIntent, operation: str, view: View) -> tuple[Event,
         size_bytes=volume.volsize,
     )
     return (*map(created, came), changed)
+
+
+def parents_made(intent: Intent, operation: str, view: View) -> tuple[DatasetCreated, ...]:
+    """The parents that the operation made first and that are there: ours, also when all else failed."""
+    if not isinstance(intent, ReceiveIntent | AdoptIntent):
+        return ()
+    parents = named(view, [parent.name for parent in intent.parents])
+    return tuple(created(row) for row in parents if row.tags.op == operation)
 
 
 def named(view: View, wanted: Iterable[str]) -> tuple[Dataset, ...]:

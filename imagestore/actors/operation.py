@@ -27,7 +27,7 @@ from imagestore.actors import zpool as pool_commands
 from imagestore.actors.base import check_deadline
 from imagestore.actors.commands import Adopt, Command
 from imagestore.actors.decisions import claim_of, decide
-from imagestore.actors.effects import driver_command, facts, named, shown
+from imagestore.actors.effects import driver_command, facts, named, parents_made, shown
 from imagestore.actors.history import History
 from imagestore.actors.plans import Plan, Settled
 from imagestore.actors.zpool import ZpoolActor
@@ -179,7 +179,8 @@ class Operations:
             if command is not None:
                 await self.zpool.execute(command)
         except ImageStoreError as error:
-            await self.fail(operation, error, principal=principal)
+            stays = parents_made(plan.intent, operation, self.zpool.view)
+            await self.fail(operation, error, principal=principal, happened=stays)
             raise
         self.trace("after-effect")
         happened = facts(plan.intent, operation, self.zpool.view)

@@ -14,7 +14,7 @@ from contextlib import aclosing
 
 import trio
 
-from imagestore.actors.effects import facts, named, received_tags, target
+from imagestore.actors.effects import facts, named, parents_made, received_tags, target
 from imagestore.actors.incoming import check_same, claim_of, judge
 from imagestore.actors.operation import JUDGEMENTS, Operations
 from imagestore.actors.plans import Plan
@@ -23,7 +23,14 @@ from imagestore.actors.unpacking import Unpacking
 from imagestore.actors.upload import Upload
 from imagestore.actors.view import promised_bytes
 from imagestore.actors.zpool import Create, Rename
-from imagestore.errors import ContentRefused, ImageStoreError, Stopping, StreamError, TemporarilyUnavailable
+from imagestore.errors import (
+    ContentRefused,
+    ImageStoreError,
+    PoolStuck,
+    Stopping,
+    StreamError,
+    TemporarilyUnavailable,
+)
 from imagestore.events.catalogue import ReceiveIntent
 from imagestore.pools import base
 from imagestore.pools.base import Dataset, Receiver, Tags
@@ -129,7 +136,22 @@ class _Reception:
 
     async def fail(self, error: ImageStoreError) -> None:
         await self._zpool.reserve(self._operation, 0)
-        await self._operations.fail(self._operation, error, principal=self._upload.principal)
+        stays = parents_made(self._intent, self._operation, self._zpool.view)
+        await self._operations.fail(self._operation, error, principal=self._upload.principal, happened=stays)
+
+    async def _discard(self, made: tuple[Dataset, ...]) -> None:
+        """What resists does not hide why it was to go: parents are told, staging goes at the next start.
+
+        Raises PoolStuck: what is there is not known.
+        """
+        try:
+            await self._zpool.discard(tuple(reversed(made)))
+        except PoolStuck:
+            raise
+        except ImageStoreError as error:
+            _log.error(
+                "the reception of %s leaves %s in the pool: %s", self._intent.name, made[0].name, error
+            )
 
     async def _feed(self, receiver: Receiver, start: Piece, pieces: AsyncIterator[Piece]) -> None:
         """An unexpected error is this upload's alone: nothing is published yet."""
@@ -171,7 +193,7 @@ class _Reception:
             raise TemporarilyUnavailable(detail="the datasets that it touches keep changing")
         except ImageStoreError:
             if self._intent.name not in view or not self._is_ours(self._intent.name):
-                await self._zpool.discard(tuple(reversed(staged)))
+                await self._discard(staged)
             raise
 
     def _is_ours(self, name: str) -> bool:
@@ -197,7 +219,7 @@ class _Reception:
             await zpool.execute(Rename(target=volume.target, name=now.name))
         except ImageStoreError:
             if made:
-                await zpool.discard(tuple(reversed(made)))
+                await self._discard(made)
             raise
 
     # -- onto a volume ------------------------------------------------------------------

@@ -67,7 +67,8 @@ class TransferSettings(Struct, frozen=True, kw_only=True):
 
     ``check_address`` is asked before each connection, but for those to the
     image service and where it redirects; ``convert`` turns disk formats into
-    raw ones, without it they are refused.
+    raw ones, without it they are refused.  ``service_token_file`` holds what the
+    image service is shown, "" nothing.
     """
 
     fruitless_tries: int = 3
@@ -79,6 +80,7 @@ class TransferSettings(Struct, frozen=True, kw_only=True):
     max_image_bytes: int | None = None
     check_address: CheckAddress | None = None
     convert: Convert | None = None
+    service_token_file: str = ""
 
 
 class Transferred(Struct, frozen=True, kw_only=True):
@@ -270,6 +272,7 @@ class _Transfer:
             stall_seconds=settings.stall_seconds,
             max_bytes=settings.max_image_bytes,
             check_address=settings.check_address,
+            service_token_file=settings.service_token_file,
         )
         async with open_body(
             self._order.image,

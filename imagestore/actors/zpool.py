@@ -24,7 +24,7 @@ from imagestore.actors.base import NO_DEADLINE, Mailbox, Reply, check_deadline
 from imagestore.actors.claims import Claim, ClaimTable
 from imagestore.actors.ledger import Ledger
 from imagestore.actors.view import View
-from imagestore.errors import Cancelled, DeadlineExceeded, ImageStoreError, NotFound, Stopping
+from imagestore.errors import Cancelled, DeadlineExceeded, ImageStoreError, NotFound, PoolStuck, Stopping
 from imagestore.pools.base import Creation, Dataset, NewFilesystem, PoolDriver, Retagging, Space, Tags, Target
 from imagestore.timings import Timings
 
@@ -334,9 +334,19 @@ class ZpoolActor:
         try:
             return (*made, *await self.driver.retag(command.changes))
         except ImageStoreError:
-            if made:
-                await self.driver.destroy([row.target for row in reversed(made)])
+            self.view.put(made)
+            await self._drive_undoing(made)
             raise
+
+    async def _drive_undoing(self, made: Sequence[Dataset]) -> None:
+        """What resists stays in the view, and does not hide why it was to go. Raises PoolStuck."""
+        try:
+            if made:
+                await self._drive(Destroy(targets=tuple(row.target for row in reversed(made))))
+        except PoolStuck:
+            raise
+        except ImageStoreError as error:
+            _log.error("parents of what was not adopted stay in the pool: %s", error)
 
     def _put_made(self, rows: Sequence[Dataset], operation: str) -> None:
         """Put rows that an operation made; what they promise, or have set aside, is reserved no longer."""

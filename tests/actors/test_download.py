@@ -162,6 +162,20 @@ async def test_every_address_is_checked_before_it_is_connected_to(service: Image
     assert ("localhost", "127.0.0.1") in asked[1:]
 
 
+async def test_a_secret_goes_to_the_address_it_is_meant_for_and_nowhere_else(service: ImageService) -> None:
+    service.on("/", redirect("/here"))
+    service.on("/here", redirect(f"http://localhost:{service.port}/there"))
+    service.on("/there", redirect(url(service) + "back"))
+    service.on("/back", answer(b"x"))
+    async with opened(
+        url(service), TIMEOUTS, headers={"Range": "bytes=0-"}, authorization={"Authorization": "Bearer s"}
+    ) as response:
+        assert response.status == 200
+    told = {head.split(" ")[1]: "bearer s" in head.lower() for head in service.heads}
+    assert told == {"/": True, "/here": True, "/there": False, "/back": True}
+    assert all("bytes=0-" in head for head in service.heads)
+
+
 async def test_an_address_that_is_refused_is_not_connected_to(service: ImageService) -> None:
     service.on("/", redirect(f"http://localhost:{service.port}/secret"))
 

@@ -11,7 +11,16 @@ from msgspec.structs import replace
 
 from imagestore.config import Config
 from imagestore.errors import FetchFailed
-from imagestore.model import AliasRequest, GuestRequest, Image, ImageRequest, PublishRequest, SnapshotRequest
+from imagestore.model import (
+    AliasRequest,
+    GuestRequest,
+    Image,
+    ImageRequest,
+    PublishRequest,
+    SnapshotRequest,
+    TokenRequest,
+)
+from imagestore.service import Caller
 from imagestore.store import Store
 from tests.imageservice import ImageService, answer
 from tests.store.conftest import MIB, raw_image, running
@@ -92,13 +101,14 @@ async def first(
 
 
 @asynccontextmanager
-async def second(config: Config, tmp_path: Path, port: int) -> AsyncIterator[Store]:
+async def second(config: Config, tmp_path: Path, port: int, *, token_file: str = "") -> AsyncIterator[Store]:
     """A store that fetches from ``port``."""
     of_its_own = replace(
         config,
         pool=f"dir:{tmp_path}/second",
         journal=f"{tmp_path}/journal-second",
         image_service=f"127.0.0.1:{port}",
+        image_service_token=token_file,
         fetch_tries=3,
     )
     async with running(of_its_own) as store:
@@ -173,3 +183,30 @@ async def test_what_the_first_store_does_not_have_is_not_to_be_had(
         service.download("bad", answer(raw_image(MIB)))
         await feeding.request_image(ImageRequest(id="bad"))
         await store.request_image(ImageRequest(id="bad"))
+
+
+async def test_a_store_shows_the_other_its_token_and_keeps_it_to_itself(
+    config: Config, service: ImageService, tmp_path: Path, nursery: trio.Nursery
+) -> None:
+    service.download("deb", answer(raw_image(MIB)))
+    guarded = replace(config, image_service=service.address, loopback_role="none")
+    file = tmp_path / "feeding.token"
+    async with serving(guarded, nursery) as (feeding, port):
+        await feeding.request_image(DEB)
+        made = await feeding.create_token(
+            TokenRequest(name="host2", role="reader"), Caller(principal="local")
+        )
+        assert isinstance(made.secret, str)
+        async with second(config, tmp_path, port) as store:
+            with pytest.raises(FetchFailed, match="answered with status 401"):
+                await store.request_image(DEB)
+        async with second(config, tmp_path, port, token_file=str(file)) as store:
+            with pytest.raises(FetchFailed, match=r"token cannot be read: .*feeding\.token"):
+                await store.request_image(DEB)
+            file.write_text("no\ntoken\n")
+            with pytest.raises(FetchFailed, match="holds no token"):
+                await store.request_image(DEB)
+            file.write_text(f"{made.secret}\n")
+            assert (await store.request_image(DEB)).images[0].status == "complete"
+    for kept in tmp_path.rglob("*"):
+        assert kept == file or not kept.is_file() or made.secret.encode() not in kept.read_bytes()
