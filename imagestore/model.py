@@ -376,13 +376,15 @@ class OperationResponse(Struct, frozen=True, kw_only=True):
 
 
 class EventsRequest(Struct, frozen=True, kw_only=True):
-    """Which events are to be told: those after event ``after`` (None: after the last there is now).
+    """Which events are to be told: those after event ``after`` (None: after the last there is now),
+    up to event ``until`` (None: for ever).
 
     Filters are as of ``imagestore log``; ``types`` are the journal's names of
     events, () means all.
     """
 
     after: int | None = None
+    until: int | None = None
     operation: str = ""
     dataset: str = ""
     guest: str = ""

@@ -16,6 +16,8 @@ from imagestore.client import Client
 from imagestore.model import Operation, OperationRequest, OperationResponse
 from imagestore.screen import (
     EventLine,
+    ExplainRequest,
+    ExplainResponse,
     GuestsRequest,
     GuestsResponse,
     GuestStatus,
@@ -66,6 +68,10 @@ class OperationClient(Client):
         """The newest events, with all words of ``text`` in them."""
         return self.call("SearchEvents", SearchRequest(text=text, limit=limit), SearchResponse).events
 
+    def explain_dataset(self, dataset: str) -> ExplainResponse:
+        """What ever had that name, and where the last of it came from. Raises NotFound."""
+        return self.call("ExplainDataset", ExplainRequest(id=dataset), ExplainResponse)
+
     def get_operation(self, operation: str) -> Operation:
         request = OperationRequest(id=operation)
         return _one(self.call("GetOperation", request, OperationResponse))
@@ -96,17 +102,23 @@ class OperationClient(Client):
         return self.once(body, {"Content-Type": "application/json"}, OperationResponse)
 
     def events(
-        self, filters: Mapping[str, str], *, after: int | None = None, retry_seconds: float = FOR_EVER_SECONDS
+        self,
+        filters: Mapping[str, str],
+        *,
+        after: int | None = None,
+        until: int | None = None,
+        retry_seconds: float = FOR_EVER_SECONDS,
     ) -> Iterator[FeedEvent]:
-        """Events after ``after`` (None: those to come), for ever; each once, in order.
+        """Events after ``after`` (None: those to come), up to ``until`` (None: for ever), each once.
 
         ``filters`` as of the endpoint: operation, dataset, guest, image, who, type.  When the store
         is away for ``retry_seconds``, its error is raised; one that was never there raises at once.
         """
         place = after
         patience = 0.0
-        while True:
-            query = dict(filters) | ({} if place is None else {"after": str(place)})
+        ends = {} if until is None else {"until": str(until)}
+        while until is None or place is None or place < until:
+            query = dict(filters) | ends | ({} if place is None else {"after": str(place)})
             feed = patiently(lambda: _Feed(self, query), patience)  # noqa: B023 (called here)
             patience = retry_seconds
             try:

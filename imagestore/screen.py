@@ -178,7 +178,7 @@ class LifeStory(Struct, frozen=True, kw_only=True):
 class ExplainResponse(Struct, frozen=True, kw_only=True):
     """What had the name, oldest first; what the last came from, nearest first; attempts that left nothing.
 
-    ``truncated``: the past is longer than is told here; `imagestore explain` tells all.
+    ``truncated``: the past is longer than is told here; `imagestore explain --journal DIR` tells all.
     """
 
     dataset: str

@@ -143,6 +143,7 @@ class TrioClient:
     metrics = _awaited(OperationClient.metrics)
     get_status = _awaited(OperationClient.get_status)
     search_events = _awaited(OperationClient.search_events)
+    explain_dataset = _awaited(OperationClient.explain_dataset)
 
     @asynccontextmanager
     async def download(

@@ -1,6 +1,8 @@
-"""``imagestore log`` and ``imagestore state``: the journal read, without a store.
+"""``imagestore log`` and ``imagestore state``: what is in the journal.
 
-Both work beside a running store, take no lock and change nothing.  A filter
+``log`` asks the store, or reads the files that ``--journal`` names; ``state``
+reads files.  That works beside a running store and without one, takes no lock
+and changes nothing.  A filter
 on what an event is about also shows the rest of its operation: who, resumed
 when, ended how.
 """
@@ -8,19 +10,20 @@ when, ended how.
 import datetime as dt
 import re
 import time
+from collections.abc import Iterable
 
 import click
 from msgspec import Struct
 
-from imagestore.cli.connection import examples
-from imagestore.cli.journal import journal_option
+from imagestore.cli.connection import connected, examples
+from imagestore.cli.journal import files_option, journal_option
 from imagestore.cli.output import Column, Format, output_option, print_json, print_line, show_rows
-from imagestore.client import DEFAULT_SERVER
 from imagestore.errors import InvalidArgument
 from imagestore.events.catalogue import Envelope
 from imagestore.events.eventtext import describe, describe_intent
 from imagestore.events.selection import Filter, short
 from imagestore.events.state import DatasetRecord, ImageRecord, OperationRecord, State
+from imagestore.operationclient import OperationClient
 from imagestore.sizes import show_bytes
 
 _AGO = re.compile(r"([0-9]{1,9})([smhd])\Z")
@@ -95,23 +98,15 @@ MOMENT = MomentType()
 
 @click.command(
     epilog=examples(
-        "imagestore log --journal journal",
-        "imagestore log --journal journal --guest vm1 --since 2h",
-        "imagestore log --journal journal --dataset scratch/data -o jsonl",
-        "imagestore log --journal journal --last 20",
-        "imagestore log -f                            # of the running store, over its restarts",
-        "imagestore log -f --journal journal          # out of the files",
+        "imagestore log --last 20",
+        "imagestore log --guest vm1 --since 2h",
+        "imagestore log --dataset scratch/data -o jsonl",
+        "imagestore log -f                            # over restarts of the store",
+        "imagestore log --journal journal             # out of the files, also without a store",
     )
 )
-@journal_option
+@files_option
 @click.option("-f", "--follow", is_flag=True, help="Print what happens as it happens, until interrupted.")
-@click.option(
-    "--server",
-    envvar="IMAGESTORE_SERVER",
-    default=DEFAULT_SERVER,
-    metavar="URL",
-    help="With -f and without --journal: the store's address.",
-)
 @click.option("--who", metavar="NAME", help="Only what NAME asked for.")
 @click.option("--dataset", metavar="NAME", help="Only what concerns this dataset and all below it.")
 @click.option("--guest", metavar="ID", help="Only what concerns this guest's disks.")
@@ -122,12 +117,11 @@ MOMENT = MomentType()
 @click.option("--from-seq", type=click.IntRange(min=1), default=1, metavar="SEQ", help="From this event on.")
 @click.option("--last", type=click.IntRange(min=1), metavar="N", help="Only the last N of them.")
 @output_option
-@click.pass_context
+@connected
 def log(
-    context: click.Context,
-    journal: str,
+    client: OperationClient,
+    journal: str | None,
     follow: bool,
-    server: str,
     who: str | None,
     dataset: str | None,
     guest: str | None,
@@ -139,11 +133,12 @@ def log(
     last: int | None,
     output: Format,
 ) -> None:
-    """Who did what and when, from the journal.
+    """Who did what and when, from the journal: as the store tells it, or from the files of --journal.
 
     A filter on dataset, guest or image shows the whole of every operation that touched it. The
     order is that of the events; times are only informative.
     """
+    from imagestore.cli import following
     from imagestore.events.search import search
 
     wanted = Filter(
@@ -159,28 +154,23 @@ def log(
     if follow:
         if last is not None:
             raise InvalidArgument("--last goes without --follow", detail="--from-seq or --since goes with it")
-        given = context.get_parameter_source("journal") is not click.core.ParameterSource.DEFAULT
-        _follow(journal if given else "", server, wanted, output)
+        from_past = from_seq > 1 or since is not None
+        if journal is None:
+            events = following.from_store(client, wanted, from_past=from_past)
+        else:
+            events = following.from_files(journal, wanted, from_past=from_past)
+        following.show(events, LOG_COLUMNS, output)
         return
-    found = search(journal, wanted, last=last)
+    found: Iterable[Envelope]
+    if journal is None:
+        found = following.up_to_now(client, wanted, last=last)
+    else:
+        found = search(journal, wanted, last=last)
     if output == "jsonl":
         for envelope in found:
             print_line(envelope)
     else:
         show_rows(list(found), LOG_COLUMNS, output)
-
-
-def _follow(journal: str, server: str, wanted: Filter, output: Format) -> None:
-    """Print events as they come: out of the files of ``journal`` if it is given, else from the store."""
-    from imagestore.cli import following
-    from imagestore.operationclient import OperationClient
-
-    from_past = wanted.from_seq > 1 or wanted.since_ns is not None
-    if journal:
-        events = following.from_files(journal, wanted, from_past=from_past)
-    else:
-        events = following.from_store(OperationClient(server), wanted, from_past=from_past)
-    following.show(events, LOG_COLUMNS, output)
 
 
 DATASET_COLUMNS = (

@@ -12,7 +12,21 @@ import click
 
 from imagestore.cli.foreseen import foreseeable, is_dry_run
 from imagestore.client import DEFAULT_SERVER, Accepted, Changing, Credentials
-from imagestore.errors import ImageStoreError, InUse, NewerSnapshots, NotValid
+from imagestore.errors import (
+    AlreadyExists,
+    FetchFailed,
+    Forbidden,
+    HasClones,
+    ImageStoreError,
+    InUse,
+    NewerSnapshots,
+    NoSpace,
+    NotFound,
+    NotValid,
+    ReadOnly,
+    Stopping,
+    TemporarilyUnavailable,
+)
 from imagestore.operationclient import OperationClient
 
 _Result = TypeVar("_Result")
@@ -58,7 +72,7 @@ def connected(function: Callable[..., _Result]) -> Callable[..., _Result]:
             client = OperationClient(server, timeout=timeout, credentials=credentials)
             return function(client, *arguments, **options)
         except ImageStoreError as problem:
-            problem.detail = problem.detail or _advice(problem)
+            problem.detail = problem.detail or next_step(problem, _command(), _options())
             raise
 
     return command
@@ -113,9 +127,69 @@ def patient(function: Callable[..., object]) -> Callable[..., None]:
     return command
 
 
-def _advice(problem: ImageStoreError) -> str:
-    """What to type next, in the command line's own words; the old wire carries no detail."""
+def _command() -> str:
+    """The command that runs, without the program's name: ``guest create``."""
+    context = click.get_current_context(silent=True)
+    return "" if context is None else context.command_path.partition(" ")[2]
+
+
+def _options() -> frozenset[str]:
+    """The options that the command has."""
+    context = click.get_current_context(silent=True)
+    parameters = [] if context is None else context.command.params
+    return frozenset(option for parameter in parameters for option in parameter.opts)
+
+
+_LISTS = {
+    "image": "imagestore image ls lists the images; imagestore image pull ID fetches one",
+    "image publish": "imagestore snap ls lists the snapshots",
+    "image source": "imagestore image source ls lists the sources",
+    "image alias": "imagestore image alias ls and imagestore image ls list what there is",
+    "guest": "imagestore guest ls lists the guests that have disks",
+    "guest create": "imagestore image ls lists the images; imagestore image pull ID fetches one",
+    "volume": "imagestore volume ls lists the volumes",
+    "snap": "imagestore snap ls lists the snapshots, imagestore volume ls the volumes",
+    "send": "imagestore snap ls lists the snapshots; imagestore snap create DATASET@NAME takes one",
+    "receive": "its base or origin has to be here: imagestore snap ls",
+    "op": "imagestore op ls lists the operations; their ids are whole there",
+    "token": "imagestore token ls lists the tokens",
+    "adopt": "imagestore drift lists what others made in the pool",
+    "release": "imagestore volume ls lists the volumes",
+    "explain": "the journal knows nothing of it; imagestore drift lists what others made in the pool",
+}
+"""Where what a command did not find would have been, by the command or the beginning of it."""
+
+
+def next_step(problem: ImageStoreError, command: str, options: frozenset[str] = frozenset()) -> str:
+    """What to type next after ``command`` failed; the old wire carries no detail.
+
+    ``options`` are those that the command has.
+    """
     match problem:
+        case NotFound() if str(problem) == NotFound.text:
+            words = command.split()
+            told = (_LISTS.get(" ".join(words[:count])) for count in range(len(words), 0, -1))
+            return next((text for text in told if text), "")
+        case AlreadyExists() if not str(problem).startswith(AlreadyExists.text):
+            return ""
+        case AlreadyExists() if command.startswith("guest"):
+            return "imagestore guest show ID shows its disks"
+        case AlreadyExists():
+            return "imagestore explain NAME tells what it is; take another name, or remove it"
+        case NoSpace():
+            return (
+                "imagestore status shows what is free and promised; imagestore image gc frees unused images"
+            )
+        case FetchFailed() if "cannot be reached" in str(problem):
+            return "imagestore doctor looks at the image service; image pull URL|FILE --as ID goes without it"
+        case HasClones() if "--when-unused" in options:
+            return "--when-unused removes it when the last of them goes"
+        case ReadOnly():
+            return "imagestore status tells why"
+        case TemporarilyUnavailable() | Stopping() if "--retry" in options:
+            return "--retry SECONDS tries again"
+        case Forbidden():
+            return "ask an admin of the store for a token of that role"
         case NewerSnapshots():
             return "--destroy-more-recent destroys them"
         case InUse():

@@ -1,4 +1,4 @@
-"""``imagestore log -f``: events as they come, from a running store or from a journal's files.
+"""``imagestore log``: events from a running store, and with ``-f`` as they come, also from a journal's files.
 
 From a store they come over HTTP, and go on after it was restarted; beside one,
 or without one, the files are looked at twice a second.
@@ -6,7 +6,8 @@ or without one, the files are looked at twice a second.
 
 import sys
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 
 import click
 import msgspec
@@ -29,6 +30,22 @@ _decode = msgspec.json.Decoder(Envelope).decode
 
 def from_store(client: OperationClient, wanted: Filter, *, from_past: bool) -> Iterator[Envelope]:
     """The events that are wanted, for ever; from ``wanted.from_seq`` on, or those to come."""
+    return _told(client, wanted, after=wanted.from_seq - 1 if from_past else None, until=None)
+
+
+def up_to_now(client: OperationClient, wanted: Filter, *, last: int | None) -> Iterable[Envelope]:
+    """The events that are wanted and there, or the ``last`` of them, as the store tells them."""
+    now = client.get_status().journal.seq
+    after = wanted.from_seq - 1
+    if last is not None and replace(wanted, from_seq=1) == Filter():
+        after = max(after, now - last)
+    found = _told(client, wanted, after=after, until=now)
+    return found if last is None else deque(found, maxlen=last)
+
+
+def _told(
+    client: OperationClient, wanted: Filter, *, after: int | None, until: int | None
+) -> Iterator[Envelope]:
     filters = {
         "who": wanted.who,
         "dataset": wanted.dataset,
@@ -36,9 +53,9 @@ def from_store(client: OperationClient, wanted: Filter, *, from_past: bool) -> I
         "image": wanted.image,
         "operation": wanted.operation,
     }
-    after = wanted.from_seq - 1 if from_past else None
     here = Selector(Filter(since_ns=wanted.since_ns, until_ns=wanted.until_ns))
-    for event in client.events({name: text for name, text in filters.items() if text}, after=after):
+    given = {name: text for name, text in filters.items() if text}
+    for event in client.events(given, after=after, until=until):
         envelope = _decode(event.data)
         if here.takes(envelope):
             yield envelope

@@ -1,6 +1,7 @@
 """``imagestore explain`` and ``imagestore diff``: what became of things, from the journal.
 
-Both work beside a running store, take no lock and change nothing.
+``explain`` asks the store, or reads the files that ``--journal`` names, as
+``diff`` does: beside a running store or without one, without a lock.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING
 import click
 
 from imagestore.cli.audit import LOG_COLUMNS, MOMENT, Moment
-from imagestore.cli.connection import examples
-from imagestore.cli.journal import journal_option
+from imagestore.cli.connection import connected, examples
+from imagestore.cli.journal import files_option, journal_option
+from imagestore.cli.operations import local_time
 from imagestore.cli.output import (
     Column,
     Format,
@@ -24,6 +26,9 @@ from imagestore.cli.output import (
 from imagestore.errors import NotFound
 from imagestore.events.catalogue import Envelope, PoolAttached
 from imagestore.events.difference import Difference, difference
+from imagestore.events.selection import short
+from imagestore.operationclient import OperationClient
+from imagestore.screen import EventLine, ExplainResponse, LifeStory
 
 if TYPE_CHECKING:
     from imagestore.events.lineage import Life, Lineage
@@ -31,19 +36,24 @@ if TYPE_CHECKING:
 
 @click.command(
     epilog=examples(
-        "imagestore explain guests/vm1/disk-0 --journal journal",
-        "imagestore explain images/deb12 --journal journal -o json",
+        "imagestore explain guests/vm1/disk-0",
+        "imagestore explain images/deb12 -o json",
+        "imagestore explain guests/vm1/disk-0 --journal journal      # also without a store",
     )
 )
 @click.argument("dataset")
-@journal_option
+@files_option
 @output_option
-def explain(dataset: str, journal: str, output: Format) -> None:
+@connected
+def explain(client: OperationClient, dataset: str, journal: str | None, output: Format) -> None:
     """Where DATASET came from, and who made, changed, renamed and deleted it.
 
     Every dataset that ever had the name is told, by its identity; then what the last one was
     cloned from, back to the image that was fetched.
     """
+    if journal is None:
+        _show_story(client.explain_dataset(dataset), output)
+        return
     from imagestore.events import lineage, reader
 
     read = partial(reader.read, journal)
@@ -58,6 +68,39 @@ def explain(dataset: str, journal: str, output: Format) -> None:
         print_line(told)
     else:
         _show(told)
+
+
+def _show_story(told: ExplainResponse, output: Format) -> None:
+    """What the store tells."""
+    if output == "json":
+        print_json(told)
+        return
+    if output == "jsonl":
+        print_line(told)
+        return
+    for life in told.lives:
+        _show_told(life)
+    for life in told.origins:
+        click.echo(f"{told.dataset} came from:")
+        _show_told(life)
+    if told.attempts:
+        click.echo(f"attempts that left nothing at {told.dataset}:")
+        show_rows(told.attempts, LINE_COLUMNS, "table")
+    if told.truncated:
+        click.echo("its past is longer than the store tells; --journal DIR reads all of it", err=True)
+
+
+def _show_told(life: LifeStory) -> None:
+    click.echo(_title(life.names, life.role, life.guid, life.origin, life.ended))
+    show_rows(life.events, LINE_COLUMNS, "table")
+    click.echo()
+
+
+def _title(names: Sequence[str], role: str, identity: str, origin: str, ended: int) -> str:
+    """One life in a line."""
+    made_of = f", a clone of {origin}" if origin else ""
+    end = f"gone since seq {ended}" if ended else "there"
+    return printable(f"{', then '.join(names)}: {role}, guid {identity}{made_of}; {end}")
 
 
 def _relative(dataset: str, events: Iterable[Envelope]) -> str:
@@ -79,13 +122,20 @@ def _show(told: "Lineage") -> None:
 
 
 def _show_life(life: "Life") -> None:
-    names = ", then ".join(life.names)
-    origin = f", a clone of {life.origin.name}" if life.origin is not None else ""
-    ended = f"gone since seq {life.ended}" if life.ended else "there"
-    click.echo(printable(f"{names}: {life.role}, guid {life.guid:x}, txg {life.createtxg}{origin}; {ended}"))
+    origin = life.origin.name if life.origin is not None else ""
+    click.echo(_title(life.names, life.role, f"{life.guid:x}, txg {life.createtxg}", origin, life.ended))
     show_rows(life.events, LOG_COLUMNS, "table")
     click.echo()
 
+
+LINE_COLUMNS = (
+    Column[EventLine]("seq", lambda line: str(line.seq), right=True),
+    Column[EventLine]("time", lambda line: local_time(line.time)),
+    Column[EventLine]("who", lambda line: line.who or "-"),
+    Column[EventLine]("operation", lambda line: short(line.operation) or "-"),
+    Column[EventLine]("event", lambda line: line.event),
+    Column[EventLine]("what", lambda line: line.what),
+)
 
 COLUMNS = (
     Column[Difference]("change", lambda row: row.change),

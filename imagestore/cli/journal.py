@@ -37,6 +37,16 @@ def journal_option(function: _Function) -> _Function:
     )(function)
 
 
+def files_option(function: _Function) -> _Function:
+    """Give a command that asks the store ``--journal DIR``: read that, and ask nobody."""
+    return click.option(
+        "--journal",
+        metavar="DIR",
+        callback=lambda _context, _parameter, value: None if value is None else _place(value),
+        help="Read the files of this journal instead of asking the store.",
+    )(function)
+
+
 def _place(given: str | None) -> str:
     return load({"journal": given}, environment=os.environ, base=checkout()).journal
 

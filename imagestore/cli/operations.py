@@ -22,7 +22,8 @@ POLL_SECONDS = 1
 """How often a progress bar asks."""
 
 
-def _when(text: str | None) -> str:
+def local_time(text: str | None) -> str:
+    """A time as the store tells it, in the time of this machine, to the millisecond; ``-`` for none."""
     if text is None:
         return "-"
     return dt.datetime.fromisoformat(text).astimezone().isoformat(" ", "milliseconds")[:23]
@@ -50,7 +51,7 @@ def _seconds(operation: Operation) -> str:
 
 OPERATION_COLUMNS = (
     Column[Operation]("id", lambda operation: operation.id),
-    Column[Operation]("time", lambda operation: _when(operation.started or operation.queued)),
+    Column[Operation]("time", lambda operation: local_time(operation.started or operation.queued)),
     Column[Operation]("took", _seconds, right=True),
     Column[Operation]("who", lambda operation: operation.who or "-"),
     Column[Operation]("method", lambda operation: operation.method),
@@ -183,8 +184,8 @@ def _show(operation: Operation, output: Format) -> None:
         return
     fields = [(column.title, column.text(operation)) for column in OPERATION_COLUMNS]
     fields += [
-        ("queued", _when(operation.queued)),
-        ("finished", _when(operation.finished)),
+        ("queued", local_time(operation.queued)),
+        ("finished", local_time(operation.finished)),
         (
             "seq",
             f"{operation.seq} to {operation.lastSeq}" if operation.lastSeq else str(operation.seq or "-"),

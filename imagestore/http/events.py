@@ -2,7 +2,8 @@
 
 Owns the reading of the request: ``Last-Event-ID`` (or ``?after=``) is the last
 event that the client has, ``?from=`` the first that it wants, none of them
-means from now on; ``operation``, ``dataset`` (with what lies below), ``guest``,
+means from now on; ``?until=`` is the last that it wants, after which the answer
+ends; ``operation``, ``dataset`` (with what lies below), ``guest``,
 ``image``, ``who`` and ``type`` (several by commas) are filters.  An event's
 ``id`` is its seq, ``event`` its type, ``data`` its envelope as the journal has
 it.  When nothing came for a while a comment is sent, and with it the place
@@ -52,10 +53,11 @@ def read_events_request(query: str, headers: Mapping[str, str]) -> EventsRequest
         InvalidArgument: a place that is no number, or a filter that is none.
     """
     named = parse_qs(query, keep_blank_values=True)
-    unknown = sorted(set(named) - {*_FILTERS, "from", "after"})
+    unknown = sorted(set(named) - {*_FILTERS, "from", "after", "until"})
     if unknown:
         raise InvalidArgument(
-            f"unknown filter: {unknown[0][:50]}", detail=f"there are: after, from, {', '.join(_FILTERS)}"
+            f"unknown filter: {unknown[0][:50]}",
+            detail=f"there are: after, from, until, {', '.join(_FILTERS)}",
         )
     given = {name: values[-1] for name, values in named.items()}
     after: int | None = None
@@ -68,6 +70,7 @@ def read_events_request(query: str, headers: Mapping[str, str]) -> EventsRequest
     types = tuple(part.strip() for part in given.get("type", "").split(",") if part.strip())
     return EventsRequest(
         after=after,
+        until=_place(given["until"], "until") if "until" in given else None,
         operation=given.get("operation", ""),
         dataset=given.get("dataset", ""),
         guest=given.get("guest", ""),
@@ -113,11 +116,11 @@ class Feeds:
         self._readers += 1
         try:
             with exchange.connection.cancelled_by_hangup():
-                await self._send(exchange, events)
+                await self._send(exchange, events, request.until)
         finally:
             self._readers -= 1
 
-    async def _send(self, exchange: Exchange, events: Events) -> None:
+    async def _send(self, exchange: Exchange, events: Events, until: int | None) -> None:
         exchange.connection.cut_off_after(SLOW_SECONDS)
         headers = [
             (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -129,8 +132,9 @@ class Feeds:
         last = b"retry: %d\n: after seq %d\n\n" % (RECONNECT_MS, events.position)
         try:
             await self._piece(exchange, last)
-            await self._follow(exchange, events)
-            last = b": the store is stopping\n\n"
+            end = U64_MAX if until is None else max(until, events.position)
+            is_all = await self._follow(exchange, events, end)
+            last = b": after seq %d\n\n" % end if is_all else b": the store is stopping\n\n"
         except _Unwelcome:
             last = b": the token is not good any more\n\n"
         except ImageStoreError as error:
@@ -140,17 +144,19 @@ class Feeds:
             return  # Hypercorn closes a connection whose answer was not ended
         await exchange.send({"type": "http.response.body", "body": last, "more_body": False})
 
-    async def _follow(self, exchange: Exchange, events: Events) -> None:
+    async def _follow(self, exchange: Exchange, events: Events, until: int) -> bool:
+        """Tell events up to ``until``. Returns whether it came so far, and not the store's end first."""
         said = events.position
-        while True:
+        while events.position < until:
             page: Sequence[Told] | None = ()
             with trio.move_on_after(self._comment_seconds) as scope:
-                while not page and page is not None:
+                while not page and page is not None and events.position < until:
                     page = await events.next()
                     if page is not None:  # a revocation is an event, wanted or not
                         self._check_welcome(exchange)
             if page is None:
-                return
+                return False
+            page = [told for told in page if told.seq <= until]
             if page:
                 for piece in pieces(page):
                     await self._piece(exchange, piece)
@@ -160,6 +166,7 @@ class Feeds:
                 place = b"id: %d\n" % events.position if events.position != said else b""
                 said = events.position
                 await self._piece(exchange, b": nothing new\n%b\n" % place)
+        return True
 
     def _check_welcome(self, exchange: Exchange) -> None:
         """Raises _Unwelcome when the token that let the client in would do so no more."""

@@ -50,7 +50,7 @@ def test_show_tells_all_that_is_known_each_clone_on_a_line(run: Run, memory_stor
 
 def test_show_of_an_unknown_image_is_not_found(run: Run, memory_store: MemoryStore) -> None:
     ended = run("image", "show", "unheard")
-    assert (ended.status, ended.err) == (3, "imagestore: not found\n")
+    assert (ended.status, ended.err.splitlines()[0]) == (3, "imagestore: not found")
 
 
 def test_an_alias_is_set_listed_and_removed(run: Run, memory_store: MemoryStore) -> None:

@@ -168,3 +168,37 @@ def test_last_and_follow_exclude_each_other(run: Run) -> None:
 
 def test_a_store_that_is_not_there_cannot_be_followed(run: Run) -> None:
     assert run("log", "-f", "--server", f"http://127.0.0.1:{free_port()}").status == 40
+
+
+def test_log_asks_the_store_and_tells_what_the_files_hold(
+    process: StoreProcess, run: Run, tmp_path: Path
+) -> None:
+    for name in ("first", "second", "second/below"):
+        run("volume", "create", name, "1M")
+    journal = str(tmp_path / "journal")
+    wanted: list[tuple[str, ...]] = [
+        *[(), ("--last", "3"), ("--from-seq", "5"), ("--dataset", "second"), ("--until", "2001-01-01")],
+        *[("--dataset", "second", "--last", "2"), ("--since", "1h", "--who", "127.0.0.1"), ("--last", "999")],
+    ]
+    for options in wanted:
+        told = run("log", "-o", "jsonl", *options)
+        read = run("log", "-o", "jsonl", "--journal", journal, *options)
+        assert (told.status, told.out) == (0, read.out), options
+    assert len(run("log", "-o", "jsonl", "--last", "3").out.splitlines()) == 3
+    assert run("log").out.splitlines()[0].split() == ["SEQ", "TIME", "WHO", "OPERATION", "EVENT", "WHAT"]
+
+
+def test_explain_asks_the_store(process: StoreProcess, run: Run) -> None:
+    run("volume", "create", "a", "1M")
+    lines = run("explain", "a").out.splitlines()
+    assert lines[0].startswith("a: volume, guid ")
+    assert lines[0].endswith("; there")
+    assert [line.split()[5] for line in lines[2:5]] == [
+        "operation-started",
+        "dataset-created",
+        "operation-finished",
+    ]
+    assert json.loads(run("explain", "a", "-o", "json").out)["dataset"] == "a"
+    unknown = run("explain", "never")
+    assert unknown.status == 3
+    assert "imagestore drift" in unknown.err

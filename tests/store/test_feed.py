@@ -350,3 +350,22 @@ async def test_a_feed_ends_when_its_token_expires(config: Config, monkeypatch: p
                 blocks.append(block)
             assert blocks[-1].comments == [": the token is not good any more"]
         store.stop_http()
+
+
+async def test_a_feed_that_is_to_end_somewhere_ends_there(run: Run) -> None:
+    async with served(run) as (store, address):
+        await make(store, 1, 2)
+        end = seq_of(store)
+        for query, wanted in ((f"?from=1&until={end}", end), ("?from=3&until=4", 2), ("?after=9&until=5", 0)):
+            async with Listener.open(address, query) as listener:
+                blocks = []
+                while (block := await listener.next()) is not None:
+                    blocks.append(block)
+                got = [block.id for block in blocks if block.data]
+                assert len(got) == wanted
+                assert blocks[-1].comments == [f": after seq {max(got, default=9)}"]
+        async with Listener.open(address, f"?from=1&until={end}&type=volume-never") as listener:
+            blocks = []
+            while (block := await listener.next()) is not None:
+                blocks.append(block)
+            assert [each.comments for each in blocks] == [[": after seq 0"], [f": after seq {end}"]]

@@ -57,7 +57,7 @@ export async function explain(dataset) {
     return;
   }
   show("story", el("h3", null, `What became of ${told.dataset}`),
-    told.truncated ? empty(`Its past is long; all of it: imagestore explain ${told.dataset}`) : null,
+    told.truncated ? empty(`Its past is long; all of it: imagestore explain ${told.dataset} --journal DIR`) : null,
     ...told.lives.flatMap((life) => lifeOf(life, "")),
     ...told.origins.flatMap((life) => lifeOf(life, "It came from ")),
     ...(told.attempts.length ? [el("h4", null, "Attempts that left nothing"), table(columns, told.attempts, "Attempts")] : []));
