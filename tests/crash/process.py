@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import trio
@@ -76,10 +77,11 @@ class Died(AssertionError):
 
 
 class StoreProcess:
-    """One life of a store on ``place``."""
+    """One life of a store on ``place``; ``under`` is the command of a program that runs it."""
 
-    def __init__(self, place: Place, image_service: str) -> None:
+    def __init__(self, place: Place, image_service: str, *, under: Sequence[str] = ()) -> None:
         self._place = place
+        self._under = under
         self._arguments = [
             *("serve", "--pool", place.address, "--journal", str(place.journal), "-p", "0"),
             *("-i", image_service, "--log-level", "info"),
@@ -93,7 +95,7 @@ class StoreProcess:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("IMAGESTORE_")}
         with self._place.log.open("ab") as log:
             self._process = await trio.lowlevel.open_process(
-                [sys.executable, "-m", "imagestore", *self._arguments],
+                [*self._under, sys.executable, "-m", "imagestore", *self._arguments],
                 cwd=str(ROOT),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -121,6 +123,16 @@ class StoreProcess:
         assert self._process is not None
         if self._process.poll() is not None:
             raise Died(f"it ended by itself (status {self._process.returncode}): {self._last_words()}")
+
+    async def stop(self) -> int:
+        """SIGTERM; returns the status when the process has ended and nobody holds its output any more."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        self._process.terminate()
+        with trio.fail_after(READY_SECONDS):
+            async for _ in self._process.stdout:
+                pass
+            return await self._process.wait()
 
     async def kill(self) -> None:
         """SIGKILL to the whole group; returns when the process is gone."""
