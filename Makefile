@@ -6,6 +6,7 @@ POOL ?= dir:pool
 JOURNAL ?= journal
 ROWS ?=
 ROUNDS ?= 200
+KILLS ?= 3
 SEEDS ?= 1000
 SLICE ?=
 JOBS ?= 2
@@ -19,7 +20,7 @@ CODE := imagestore tests benchmarks tools
 ZFS_SECONDS := 1500
 ZFS_TESTS = $(BIN)/python -m pytest -m zfs --fail-on-skip -p no:cacheprovider
 ZFS_BREAKING := $(addprefix tests/zfs/test_,bad_input.py crash.py faults.py points.py)
-SYSTEM_PACKAGES := btrfs-progs chromium debootstrap e2fsprogs gpg gpg-agent gpgv groff-base libvirt-clients libxml2-utils prometheus qemu-system-x86 qemu-utils systemd xfsprogs zfsutils-linux
+SYSTEM_PACKAGES := btrfs-progs chromium debootstrap e2fsprogs gpg gpg-agent gpgv groff-base libvirt-clients libxml2-utils prometheus qemu-system-x86 qemu-utils strace systemd xfsprogs zfsutils-linux
 
 # No setting of the person who calls us (find-links, user installs, proxies' mirrors) may change
 # what the lock says; hashes decide what is installed.
@@ -30,12 +31,12 @@ export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo check format test test-system test-zfs test-zfs-faults crash crash-zfs points-zfs sim mutants bench bench-zfs docs man package deb container screenshots lock clean
+.PHONY: help setup run demo check format test test-system test-zfs test-zfs-faults crash crash-zfs system-crash points-zfs sim mutants bench bench-zfs docs man package deb container screenshots lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 	@echo
-	@echo "  Settings: PORT=$(PORT) POOL=$(POOL) JOURNAL=$(JOURNAL) (run), ARGS=… (run, test, test-system, crash), ROUNDS=$(ROUNDS) (crash), SEEDS=$(SEEDS) JOBS=$(JOBS) (sim), ROWS=name (bench), SLICE=1 (test-zfs: the first machine alone)"
+	@echo "  Settings: PORT=$(PORT) POOL=$(POOL) JOURNAL=$(JOURNAL) (run), ARGS=… (run, test, test-system, crash), ROUNDS=$(ROUNDS) (crash), KILLS=$(KILLS) (system-crash), SEEDS=$(SEEDS) JOBS=$(JOBS) (sim), ROWS=name (bench), SLICE=1 (test-zfs: the first machine alone)"
 
 setup: $(READY) ## make .venv with everything in it, .venv/bin/imagestore included
 
@@ -80,6 +81,9 @@ mutants: $(READY) ## plant each known mistake and see that the simulation, or it
 
 crash-zfs: $(READY) ## kill -9 a store under random load on real OpenZFS, ROUNDS times (about 35 s each), as test-zfs
 	tests/zfs/machine/run $$(($(ROUNDS) * 120 + 300)) $(BIN)/python -m tests.zfs.crash --rounds $(ROUNDS) --verbose $(ARGS)
+
+system-crash: $(READY) ## kill a virtual machine with a loaded store in it, KILLS times; as test-zfs
+	$(BIN)/python -m tests.systemcrash --kills $(KILLS) $(ARGS)
 
 points-zfs: $(READY) ## kill -9 a store on real OpenZFS at every point of every change, as test-zfs
 	tests/zfs/machine/run 1200 env IMAGESTORE_TEST_EVERY_POINT=1 $(BIN)/python -m pytest -m zfs -p no:cacheprovider tests/zfs/test_points.py $(ARGS)
