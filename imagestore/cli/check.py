@@ -60,8 +60,9 @@ def judge(measured: Measured, limits: Limits, now: float) -> list[tuple[int, str
             found.append((WARNING, f"last snapshot too old: {_names(old)}"))
     if limits.failed_operations is not None and measured.failed_operations > limits.failed_operations:
         found.append((WARNING, f"{measured.failed_operations} operations failed since the start"))
-    if measured.broken_images:
-        found.append((WARNING, f"{measured.broken_images} images are broken: imagestore image ls"))
+    count = measured.broken_images
+    if count:
+        found.append((WARNING, f"{count} image{'s are' if count > 1 else ' is'} broken: imagestore image ls"))
     return found
 
 

@@ -3,7 +3,7 @@
 import click
 
 from imagestore.cli.connection import examples
-from imagestore.cli.output import Format, output_option, print_json, print_line, printable
+from imagestore.cli.output import Format, output_option, print_json, print_line, printable, styled
 from imagestore.cli.settings import configured
 from imagestore.config import Config
 from imagestore.doctor import Finding, examine
@@ -43,7 +43,7 @@ def doctor(config: Config, output: Format) -> None:
 
 
 def _show(finding: Finding) -> None:
-    verdict = click.style(finding.verdict.ljust(7), fg=COLOURS[finding.verdict])
+    verdict = styled(finding.verdict.ljust(7), fg=COLOURS[finding.verdict])
     click.echo(f"{verdict}  {finding.what}: {printable(finding.found)}")
     if finding.mend:
         click.echo(f"         {finding.mend}")

@@ -5,6 +5,7 @@ store's own objects.  A table has colour and lines on a terminal only (and no
 colour under ``NO_COLOR``); in a pipe it is text in columns.
 """
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, Literal, TypeVar
@@ -79,6 +80,11 @@ def table(titles: Sequence[str], columns: Sequence[Column[_Row]], rows: Sequence
         _rich_table(titles, rights, cells)
     else:
         _plain_table(titles, rights, cells)
+
+
+def styled(text: str, *, fg: str, bold: bool = False) -> str:
+    """``text`` in a colour, for click.echo, which leaves it out in a pipe; plain under ``NO_COLOR``."""
+    return text if os.environ.get("NO_COLOR") else click.style(text, fg=fg, bold=bold)
 
 
 def printable(text: str) -> str:

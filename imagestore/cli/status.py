@@ -15,7 +15,16 @@ from msgspec import UNSET, Struct
 
 from imagestore.cli.connection import connected, examples
 from imagestore.cli.operations import OPERATION_COLUMNS, progress_text
-from imagestore.cli.output import Column, Format, output_option, print_json, print_line, printable, show_rows
+from imagestore.cli.output import (
+    Column,
+    Format,
+    output_option,
+    print_json,
+    print_line,
+    printable,
+    show_rows,
+    styled,
+)
 from imagestore.condition import Condition
 from imagestore.errors import ImageStoreError
 from imagestore.model import Image, Operation
@@ -134,7 +143,7 @@ def status(client: OperationClient, watch: bool, most_guests: int, output: Forma
             if not watch:
                 raise
             _clear()
-            click.secho("NOT CONNECTED", bold=True, fg="red")
+            click.echo(styled("NOT CONNECTED", bold=True, fg="red"))
             click.echo(f"  {printable(str(error))}; trying again")
         if not watch:
             return
@@ -182,7 +191,7 @@ def _show(screen: Screen, output: Format, *, clear: bool) -> None:
 
 def _condition(condition: Condition) -> None:
     word, colour = _WORDS[condition.level]
-    click.secho(word, bold=True, fg=colour)
+    click.echo(styled(word, bold=True, fg=colour))
     if not condition.findings:
         click.echo("  everything is as it should be")
     for finding in condition.findings:

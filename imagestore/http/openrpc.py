@@ -5,6 +5,7 @@ the hierarchy of errors; nothing in it is written by hand.
 Specification: https://spec.open-rpc.org, version 1.3.2.
 """
 
+import inspect
 import typing
 from collections.abc import Iterator
 from functools import cache
@@ -24,8 +25,8 @@ Schema = dict[str, object]
 
 
 @cache
-def document() -> Schema:
-    """The document, as JSON values."""
+def document(serving: type = Service) -> Schema:
+    """The document, as JSON values; ``serving`` is the class whose docstrings tell what the methods do."""
     answers = {method.name: _answer_of(method) for method in METHODS}
     _, components = msgspec.json.schema_components(
         list(dict.fromkeys(answers.values())), ref_template="#/components/schemas/{name}"
@@ -37,7 +38,7 @@ def document() -> Schema:
             "version": __version__,
             "description": "Sizes are in MiB. Methods are also callable by their bare name.",
         },
-        "methods": [_method(method, answers[method.name]) for method in METHODS],
+        "methods": [_method(method, answers[method.name], serving) for method in METHODS],
         "components": {"schemas": components, "errors": {error["message"]: error for error in _errors()}},
     }
 
@@ -48,10 +49,11 @@ def _answer_of(method: Method) -> type[Struct]:
     return answer
 
 
-def _method(method: Method, answer: type[Struct]) -> Schema:
+def _method(method: Method, answer: type[Struct], serving: type) -> Schema:
     shape = REQUESTS[method.request]
     return {
         "name": f"{SERVICE_NAME}.{method.name}",
+        **_words(inspect.getdoc(getattr(serving, method.attribute)) or ""),
         "paramStructure": "by-name",
         "params": [
             {"name": name, "required": False, "schema": _schema(kind)} for name, kind in shape.fields.items()
@@ -61,6 +63,13 @@ def _method(method: Method, answer: type[Struct]) -> Schema:
         "x-role": method.needs,
         "x-also": list(method.also),
     }
+
+
+def _words(text: str) -> Schema:
+    """A docstring as summary, and description if it says more than that."""
+    summary, _, more = text.partition("\n\n")
+    told = {"summary": " ".join(summary.split())} if summary else {}
+    return {**told, "description": text} if more else {**told}
 
 
 def _schema(kind: Kind) -> Schema:

@@ -151,7 +151,7 @@ def _read(sent: Raw) -> _Request:
 async def _perform(service: Service, caller: Caller, request: _Request) -> bytes:
     """The result, encoded. Raises _Failure."""
     if request.method == DISCOVER:
-        return _encode(document())
+        return _encode(document(type(service)))
     method = METHODS_BY_NAME.get(request.method.removeprefix(f"{SERVICE_NAME}."))
     if method is None:
         raise _Failure(METHOD_NOT_FOUND, f"there is no method {request.method[:100]!r}; see {DISCOVER}")

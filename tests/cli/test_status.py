@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from imagestore.cli.output import styled
 from imagestore.condition import Condition, Finding
 from imagestore.errors import TemporarilyUnavailable
 from imagestore.model import Image, ImageResponse, Operation, Progress
@@ -162,3 +163,11 @@ def test_a_store_that_is_not_there_is_an_error_without_watching(run: Run) -> Non
     ended = run("status", "--server", "http://127.0.0.1:1")
     assert ended.status != 0
     assert ended.err.startswith("imagestore: ")
+
+
+@pytest.mark.parametrize(("no_colour", "shown"), [("", "\x1b[31m\x1b[1mNO\x1b[0m"), ("1", "NO")])
+def test_there_is_no_colour_where_none_is_wanted(
+    monkeypatch: pytest.MonkeyPatch, no_colour: str, shown: str
+) -> None:
+    monkeypatch.setenv("NO_COLOR", no_colour)
+    assert styled("NO", fg="red", bold=True) == shown

@@ -1,9 +1,11 @@
 """The reference is what the code says, and says something of everything."""
 
 import inspect
+from typing import Any
 
 import pytest
 
+from imagestore.http.openrpc import document
 from imagestore.methods import Methods
 from imagestore.service import METHODS, Method
 from tools.reference import PLACE, reference
@@ -36,3 +38,11 @@ def test_every_link_within_it_leads_somewhere() -> None:
     linked = {part.partition(")")[0] for part in text.split("](#")[1:]}
     assert linked
     assert linked - headings == set()
+
+
+def test_the_document_for_programs_says_of_every_method_what_it_does() -> None:
+    methods: Any = document(Methods)["methods"]
+    assert [method["name"] for method in methods if not method.get("summary")] == []
+    (created,) = [method for method in methods if method["name"] == "ImageStore.CreateToken"]
+    assert created["summary"] == "Make a token; ``secret`` in the answer is told this once."
+    assert "Raises InvalidArgument" in created["description"]
