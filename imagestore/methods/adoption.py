@@ -48,7 +48,7 @@ class AdoptionMethods(Addressing):
         if not request.id:
             raise InvalidArgument("need an id")
         command = _ordered(request, self._resolve(request.id))
-        await self._running().zpool.look_again(command.volumes)
+        await self._running().zpool.refresh()
         if request.dryRun:
             plan = await self._planned(command)
             return AdoptResponse(adopted=self._adopted(plan), commands=self._commands(plan))

@@ -141,11 +141,12 @@ async def test_what_became_another_stores_since_it_was_last_seen_is_not_taken_fr
 
 
 async def test_what_was_made_since_the_pool_was_last_seen_is_found(run: Run) -> None:
-    new = NewVolume(name="new", size=2 * MIB, tags=NO_TAGS)
     async with run() as store:
-        await store._running().zpool.driver.create([new])
+        driver = store._running().zpool.driver
+        (new,) = await driver.create([NewVolume(name="new", size=2 * MIB, tags=NO_TAGS)])
+        await driver.snapshot([new.target], "monday", NO_TAGS)
         answer = await store.adopt_dataset(AdoptRequest(id="new", guest="vm1", disk=0))
-        assert [row.id for row in answer.adopted] == ["pool/new"]
+        assert [row.id for row in answer.adopted] == ["pool/new", "pool/new@monday"]
 
 
 async def test_a_dry_run_tells_the_commands_and_changes_nothing(
