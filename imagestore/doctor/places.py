@@ -77,10 +77,13 @@ def _sharing(directory: str) -> Finding:
         if not shares:
             return note("clones", f"not tried in {directory}: {error.strerror}", "sudo imagestore doctor")
     if shares:
-        return fine("clones", f"{kind} shares blocks: a clone or a snapshot is instant and takes no room")
+        return fine(
+            "clones",
+            f"{kind or 'the file system'} shares blocks: a clone or a snapshot is instant and takes no room",
+        )
     return note(
         "clones",
-        f"{kind} does not share blocks: a clone or a snapshot is a full copy",
+        f"{kind or 'the file system'} does not share blocks: a clone or a snapshot is a full copy",
         "put the pool on XFS or Btrfs (mkfs.xfs DEVICE), or use --pool zfs:NAME",
     )
 
@@ -96,7 +99,7 @@ def look_at_journal(config: Config) -> Iterator[Finding]:
     else:
         yield _known(path)
     there = _nearest(path)
-    kind = filesystem_of(there)
+    kind = filesystem_of(there) or "a file system that the kernel does not name"
     try:
         refuse_unsafe(there, allow=False)
     except ImageStoreError as error:
