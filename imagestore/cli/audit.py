@@ -30,13 +30,14 @@ _AGO = re.compile(r"([0-9]{1,9})([smhd])\Z")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
-def _when(time_ns: int) -> str:
+def show_time(time_ns: int) -> str:
+    """Local time, to the millisecond, of nanoseconds since 1970."""
     return dt.datetime.fromtimestamp(time_ns / 1e9).astimezone().isoformat(" ", "milliseconds")[:23]
 
 
 LOG_COLUMNS = (
     Column[Envelope]("seq", lambda envelope: str(envelope.seq), right=True),
-    Column[Envelope]("time", lambda envelope: _when(envelope.time_ns)),
+    Column[Envelope]("time", lambda envelope: show_time(envelope.time_ns)),
     Column[Envelope]("who", lambda envelope: envelope.principal or "-"),
     Column[Envelope]("operation", lambda envelope: short(envelope.operation) or "-"),
     Column[Envelope]("event", lambda envelope: str(type(envelope.event).__struct_config__.tag)),
@@ -196,7 +197,7 @@ IMAGE_COLUMNS = (
 
 OPERATION_COLUMNS = (
     Column[OperationRecord]("operation", lambda record: short(record.id)),
-    Column[OperationRecord]("since", lambda record: _when(record.started_ns)),
+    Column[OperationRecord]("since", lambda record: show_time(record.started_ns)),
     Column[OperationRecord]("who", lambda record: record.principal or "-"),
     Column[OperationRecord]("method", lambda record: record.method),
     Column[OperationRecord]("what", lambda record: describe_intent(record.intent)),

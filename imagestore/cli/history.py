@@ -4,13 +4,14 @@
 ``diff`` does: beside a running store or without one, without a lock.
 """
 
+import itertools
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
-from imagestore.cli.audit import LOG_COLUMNS, MOMENT, Moment
+from imagestore.cli.audit import LOG_COLUMNS, MOMENT, Moment, show_time
 from imagestore.cli.connection import connected, examples
 from imagestore.cli.journal import files_option, journal_option
 from imagestore.cli.operations import local_time
@@ -25,10 +26,11 @@ from imagestore.cli.output import (
 )
 from imagestore.errors import NotFound
 from imagestore.events.catalogue import Envelope, PoolAttached
-from imagestore.events.difference import Difference, difference
+from imagestore.events.difference import Difference, contents, difference
 from imagestore.events.selection import short
 from imagestore.operationclient import OperationClient
 from imagestore.screen import EventLine, ExplainResponse, LifeStory
+from imagestore.sizes import show_bytes
 
 if TYPE_CHECKING:
     from imagestore.events.lineage import Life, Lineage
@@ -140,14 +142,23 @@ LINE_COLUMNS = (
 COLUMNS = (
     Column[Difference]("change", lambda row: row.change),
     Column[Difference]("what", lambda row: row.what),
-    Column[Difference]("name", lambda row: row.name),
+    Column[Difference]("name", lambda row: short(row.name) if row.what == "operation" else row.name),
     Column[Difference]("was", lambda row: _fields(row.was)),
     Column[Difference]("now", lambda row: _fields(row.now)),
 )
 
 
 def _fields(values: dict[str, str]) -> str:
-    return ", ".join(f"{name}={value or '-'}" for name, value in values.items()) or "-"
+    return ", ".join(_field(name, value) for name, value in values.items()) or "-"
+
+
+def _field(name: str, value: str) -> str:
+    """As people read it; the other formats have it as it is."""
+    if name.endswith("_ns"):
+        return f"{name[:-3]}={show_time(int(value)) if value not in ('', '0') else '-'}"
+    if name.endswith("_bytes"):
+        return f"{name[:-6]}={show_bytes(int(value))}"
+    return f"{name}={value or '-'}"
 
 
 @click.command(
@@ -162,12 +173,19 @@ def _fields(values: dict[str, str]) -> str:
 @journal_option
 @output_option
 def diff(before: Moment, after: Moment | None, journal: str, output: Format) -> None:
-    """What differs between the states at A and at B (now): seqs, or times."""
+    """What differs between the states at A and at B (now): seqs, or times.
+
+    Datasets, images, aliases, sources, tokens, and operations that were under way at one of the
+    two. What a guest wrote into its disks is not in the journal.
+    """
     from imagestore.events import reader
 
     first = reader.replay(journal, up_to=before.resolve(journal))
     last = reader.replay(journal, up_to=None if after is None else after.resolve(journal))
-    found: Sequence[Difference] = list(difference(first, last))
+    between = itertools.takewhile(
+        lambda envelope: envelope.seq <= last.seq, reader.read(journal, first.seq + 1)
+    )
+    found: Sequence[Difference] = list(difference(first, last, contents(between)))
     if output == "table":
         click.echo(f"seq {first.seq} to {last.seq}: {len(found)} differences")
     if found or output != "table":

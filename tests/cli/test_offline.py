@@ -389,6 +389,7 @@ def test_diff_tells_what_came_and_went_between_two_moments(run: Run, journal: st
         "change": "added",
         "what": "dataset",
         "name": "guests/vm1/disk-0",
+        "now": {"role": "disk", "size_bytes": "1073741824", "origin": "images/deb12@made", "guid": "8"},
     }
     refused = run("diff", "8", "99", "--journal", journal)
     assert (refused.status, refused.err) == (2, "imagestore: the journal ends at seq 13, before 99\n")
