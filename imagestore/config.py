@@ -17,6 +17,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
@@ -129,6 +130,10 @@ class Config(Struct, frozen=True, kw_only=True):
 
     log_level: LogLevel = "warning"
     """Least severe messages to log. Default warning."""
+
+    traces: str = ""
+    """Collector that gets a span of each call and operation, by OTLP over HTTP: http://HOST:4318. Needs
+    ``pip install 'imagestore[traces]'``. Default none."""
 
     num_fetchers: Count = os.cpu_count() or 1
     """Images fetched at once. Default: the number of CPUs."""
@@ -386,6 +391,13 @@ def _check_together(config: Config) -> None:
             detail="give the file of the store's own certificate: --set tls_certificate=FILE",
         )
     parse_client_roles(config.tls_client_roles)
+    collector = urlsplit(config.traces)
+    if config.traces and (
+        collector.scheme not in ("http", "https") or not collector.hostname or "@" in collector.netloc
+    ):
+        raise ConfigError(
+            f"traces = {config.traces!r} is not http://HOST:PORT", detail="for example http://127.0.0.1:4318"
+        )
     driver, place = config.pool_address
     if driver == "dir" and Path(config.journal).is_relative_to(place):
         raise ConfigError(

@@ -36,7 +36,7 @@ import trio
 from msgspec import Struct
 from msgspec.structs import replace
 
-from imagestore import attachment
+from imagestore import attachment, traces
 from imagestore.actors.archive import Archive
 from imagestore.actors.conversion import convert
 from imagestore.actors.fetch import Fetching
@@ -255,12 +255,17 @@ class Store(Methods):
         volumes = Volumes(operations, mailbox=config.mailbox_size)
         receptions = Receptions(operations)
         retirement = Retirement(operations, fetcher)
-        head_log = trio.CancelScope()
+        head_log, tracing = trio.CancelScope(), trio.CancelScope()
         async with trio.open_nursery() as below:
             await below.start(zpool.run)
             await below.start(archive.run)
             if config.head_log_seconds and threads:
                 below.start_soon(_log_heads, head_log, journal, config.head_log_seconds)
+            if config.traces:
+                under_way = tuple(journal.state.operations.values())
+                spans = await below.start(partial(traces.export, config.traces, under_way, scope=tracing))
+                journal.watch(spans.observe)
+                zpool.timings.tell_call = spans.call
             await recover(operations, fetcher)
             if spools is not None:
                 await trio.to_thread.run_sync(spools.prepare, frozenset(journal.state.operations))
@@ -292,6 +297,7 @@ class Store(Methods):
                     actor.close()
                 operations.history.close()
             head_log.cancel(reason="the store ends")
+            tracing.cancel(reason="the store ends")
             zpool.close()
             archive.close()
             below.cancel_scope.deadline = trio.current_time() + config.shutdown_seconds / 2

@@ -6,6 +6,9 @@ a store; everybody who measures is handed it.
 
 from bisect import bisect_left
 from collections import Counter, defaultdict
+from collections.abc import Callable
+
+from msgspec import Struct
 
 BOUNDS_SECONDS = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
@@ -37,6 +40,19 @@ class Histogram:
         return BOUNDS_SECONDS[-1]
 
 
+class Called(Struct, frozen=True, kw_only=True):
+    """A call that was answered.  Times in nanoseconds since 1970; ``outcome`` as of :attr:`Timings.calls`;
+    ``operation`` is "" of a call that had none."""
+
+    method: str
+    principal: str
+    operation: str
+    outcome: str
+    error_type: str
+    began_ns: int
+    ended_ns: int
+
+
 class Timings:
     """See the module."""
 
@@ -51,3 +67,5 @@ class Timings:
         """By method and outcome: succeeded, refused, failed."""
         self.ended: Counter[str] = Counter()
         """Operations, by outcome."""
+        self.tell_call: Callable[[Called], None] | None = None
+        """Told of each call, if somebody wants to know."""

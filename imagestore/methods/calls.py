@@ -44,6 +44,7 @@ from imagestore.model import (
     VolumeResponse,
 )
 from imagestore.service import Binding, Caller, Method, Receipt, Service
+from imagestore.timings import Called
 
 _Run = Callable[[Struct, Caller], Awaitable[Struct]]
 
@@ -60,18 +61,40 @@ class CallMethods(OperationMethods, ImageLifeMethods):
 
     async def call(self, method: Method, request: Struct, caller: Caller) -> Struct:
         """See ``imagestore.service.Service.call``."""
-        began, outcome = trio.current_time(), "failed"
+        began, outcome, error_type = trio.current_time(), "failed", "failed"
+        if method.mutates and caller.receipt is None:
+            caller = structs.replace(caller, receipt=Receipt())
         try:
             answer = await self._call(method, request, caller)
-            outcome = "succeeded"
+            outcome, error_type = "succeeded", ""
             return answer
-        except ImageStoreError:
-            outcome = "refused"
+        except ImageStoreError as error:
+            outcome, error_type = "refused", type(error).__name__
             raise
         finally:
             if self._actors is not None:
-                calls = self._actors.operations.timings.calls
-                calls[method.name, outcome].observe(trio.current_time() - began)
+                seconds = trio.current_time() - began
+                self._actors.operations.timings.calls[method.name, outcome].observe(seconds)
+                self._tell_call(method, caller, outcome, error_type, seconds)
+
+    def _tell_call(
+        self, method: Method, caller: Caller, outcome: str, error_type: str, seconds: float
+    ) -> None:
+        """Tell whoever makes spans of calls, if anybody does."""
+        tell = self._running().operations.timings.tell_call
+        if tell is None:
+            return
+        ended_ns = self._running().now_ns()
+        called = Called(
+            method=method.name,
+            principal=caller.principal,
+            operation=caller.receipt.operation if caller.receipt is not None else "",
+            outcome=outcome,
+            error_type=error_type,
+            began_ns=ended_ns - int(seconds * 1e9),
+            ended_ns=ended_ns,
+        )
+        tell(called)
 
     async def _call(self, method: Method, request: Struct, caller: Caller) -> Struct:
         run: _Run = getattr(self, method.attribute)
