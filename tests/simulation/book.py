@@ -46,6 +46,8 @@ class Book:
         """The model if the client's last call, whose outcome nobody knows, did happen."""
         self.happened: list[bool | None] = [None for _ in range(clients)]
         """Whether that call did happen, once that was seen; None if nobody can tell."""
+        self._hidden: list[bool] = [False for _ in range(clients)]
+        """Whether it may have happened before anybody could tell, and been written over since."""
         self.shared = Sightings()
         self.now = 0
         self.acknowledged = self.refused = self.unknown = 0
@@ -68,6 +70,9 @@ class Book:
                 self.maybe[client] = expected.after(self.models[client], call)
             except ImageStoreError:
                 self.maybe[client] = None
+        if again and self.happened[client]:
+            self.maybe[client] = None  # it must not happen twice
+        self._hidden[client] = again and self.happened[client] is None
         if not again:
             self.happened[client] = None
         return Entry(self, client, call, changes, again=again)
@@ -113,7 +118,7 @@ class Book:
         before, after = self.models[client], self.maybe[client]
         self.maybe[client] = None
         if after is not None and after != before:
-            self.happened[client] = actual == after
+            self.happened[client] = actual == after or (None if self._hidden[client] else False)
         if actual == before:
             return []
         if after is not None and actual == after:
