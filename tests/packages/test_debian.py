@@ -9,6 +9,8 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,9 +27,9 @@ SECURE_ENOUGH = 5.0
 pytestmark = pytest.mark.system
 
 
-def command(*words: str, check: bool = True) -> str:
+def command(*words: str, check: bool = True, cwd: Path | str = ROOT) -> str:
     """What a command said. Raises AssertionError when it fails."""
-    ended = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False)
+    ended = subprocess.run(words, capture_output=True, text=True, cwd=cwd, check=False)
     assert not check or ended.returncode == 0, f"{words}: {ended.stdout}{ended.stderr}"
     return ended.stdout + ended.stderr
 
@@ -119,9 +121,10 @@ def test_the_container_image_is_whole_and_its_command_serves(clean_root: Path, t
     base = tmp_path / "base"
     command("cp", "--archive", "--reflink=auto", str(clean_root), str(base))
     image = ROOT / command("packages/container", sys.executable, str(base)).strip()
-    layout = tmp_path / "layout"
-    layout.mkdir()
-    command("tar", "--extract", f"--file={image}", f"--directory={layout}")
+    described = json.loads(command("skopeo", "--insecure-policy", "inspect", f"oci-archive:{image}"))
+    assert described["Labels"]["org.opencontainers.image.version"] == __version__
+    layout = tmp_path / "layout"  # as a tool of others' reads and writes it, not as it was written
+    command("skopeo", "--insecure-policy", "copy", f"oci-archive:{image}", f"oci:{layout}:copy")
     assert json.loads((layout / "oci-layout").read_text()) == {"imageLayoutVersion": "1.0.0"}
     (entry,) = json.loads((layout / "index.json").read_text())["manifests"]
     manifest = json.loads(blob(layout, entry))
@@ -171,14 +174,36 @@ def test_the_units_are_such_that_systemd_takes_them(tmp_path: Path) -> None:
     )
 
 
-def test_wheel_and_sdist_are_built_and_the_wheel_has_the_command(tmp_path: Path) -> None:
+def test_wheel_and_sdist_are_built_and_the_wheel_is_installed_from_a_clean_state(tmp_path: Path) -> None:
     command(sys.executable, "-m", "hatchling", "build", "--directory", str(tmp_path))
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".gz", ".whl"]
     (wheel,) = tmp_path.glob("*.whl")
-    target = tmp_path / "installed"
-    command(sys.executable, "-m", "zipfile", "-e", str(wheel), str(target))
-    assert (target / "imagestore" / "cli" / "main.py").exists()
-    assert (
-        "imagestore = imagestore.cli.main:main"
-        in next(target.glob("*.dist-info/entry_points.txt")).read_text()
+    (source,) = tmp_path.glob("*.tar.gz")
+    command("tar", "--extract", f"--file={source}", f"--directory={tmp_path}")
+    unpacked = tmp_path / source.name.removesuffix(".tar.gz")
+    again = tmp_path / "again"
+    command(
+        sys.executable, "-m", "hatchling", "build", "--target", "wheel", f"--directory={again}", cwd=unpacked
     )
+    assert members(next(again.iterdir())) == members(wheel)  # the sdist has all that the wheel is made of
+
+    environment = tmp_path / "environment"
+    command(sys.executable, "-m", "venv", str(environment))
+    pip = (str(environment / "bin/python"), "-m", "pip", "--disable-pip-version-check")
+    command(*pip, "install", "--quiet", "--no-index", "--no-deps", str(wheel))
+    (packages,) = environment.glob("lib/python*/site-packages")
+    # The libraries are those that the lock has put here; imagestore itself is found in the wheel first.
+    (packages / "libraries.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+    program = str(environment / "bin/imagestore")
+    assert command(program, "--version").strip() == f"imagestore, version {__version__}"
+    where = command(
+        str(environment / "bin/python"), "-c", "import imagestore; print(imagestore.__file__)", cwd="/"
+    )
+    assert where.startswith(str(packages))
+    settings = command(program, "config", "show", "-o", "json", cwd="/")
+    assert json.loads(settings)["journal"] == "/var/lib/imagestore/journal"
+
+
+def members(wheel: Path) -> list[str]:
+    with zipfile.ZipFile(wheel) as file:
+        return sorted(file.namelist())
