@@ -15,7 +15,7 @@ import click
 from imagestore.cli.connection import examples
 from imagestore.cli.output import Column, Format, output_option, print_json, print_line, show_one
 from imagestore.config import checkout, load
-from imagestore.errors import Corrupt
+from imagestore.errors import Corrupt, JournalTooNew
 
 if TYPE_CHECKING:
     from imagestore.events.backup import Copied
@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
-DAMAGED = 1
-"""Exit status of ``verify`` when something is damaged."""
+EXITS = {"whole": 0, "damaged": 1, "newer": JournalTooNew.exit_code}
+"""Exit status of ``verify``."""
+
+_VERDICTS = {"whole": "whole", "damaged": "DAMAGED", "newer": "of a newer imagestore, no damage found"}
 
 
 def journal_option(function: _Function) -> _Function:
@@ -70,7 +72,8 @@ def journal() -> None:
 def verify(context: click.Context, journal: str, expected: str | None, output: Format) -> None:
     """Check every segment, frame, link, event and checkpoint; also beside a running store.
 
-    Exits 0 if all is whole, 1 if anything is damaged. An unfinished group at the end is no damage.
+    Exits 0 if all is whole, 1 if anything is damaged, 23 if nothing is, but a newer imagestore wrote it,
+    whose events this one does not know. An unfinished group at the end is no damage.
     A head that `journal head` printed earlier shows whether history was rewritten since.
     """
     from imagestore.events import reader
@@ -82,7 +85,7 @@ def verify(context: click.Context, journal: str, expected: str | None, output: F
         print_line(report)
     else:
         _show_report(report)
-    context.exit(0 if report.whole else DAMAGED)
+    context.exit(EXITS[report.verdict])
 
 
 def _parse_head(text: str) -> "Head":
@@ -98,11 +101,14 @@ def _parse_head(text: str) -> "Head":
 
 
 def _show_report(report: "Report") -> None:
-    verdict = "whole" if report.whole else "DAMAGED"
-    click.echo(
-        f"journal {report.directory}: {verdict}; {report.segments} segments, {report.frames} frames, "
-        f"{report.checkpoints} checkpoints, up to seq {report.seq}"
-    )
+    if report.verdict == "newer" and not report.segments:
+        checked = "of a newer format, nothing of it was checked"
+    else:
+        checked = (
+            f"{_VERDICTS[report.verdict]}; {report.segments} segments, {report.frames} frames, "
+            f"{report.checkpoints} checkpoints, up to seq {report.seq}"
+        )
+    click.echo(f"journal {report.directory}: {checked}")
     for finding in report.findings:
         click.echo(f"{finding.kind}: {finding.text}")
         if finding.advice:

@@ -10,9 +10,9 @@ from typing import Literal
 
 from msgspec import Struct
 
-from imagestore.errors import JournalError
+from imagestore.errors import JournalError, JournalTooNew
 from imagestore.events import checkpoint as checkpoints
-from imagestore.events.catalogue import Envelope
+from imagestore.events.catalogue import Envelope, JournalOpened
 from imagestore.events.files import SYSTEM_FILES, Files, read_file
 from imagestore.events.log import (
     Archived,
@@ -96,9 +96,12 @@ def replay(directory: str, *, up_to: int | None = None, files: Files = SYSTEM_FI
 
 
 class Finding(Struct, frozen=True, kw_only=True):
-    """``damage`` makes the store refuse, or lie; a ``note`` does not."""
+    """``damage`` makes the store refuse, or lie; a ``note`` does not.
 
-    kind: Literal["damage", "note"]
+    ``newer``: whole, and of a newer imagestore: this one cannot tell what it says, and refuses it.
+    """
+
+    kind: Literal["damage", "newer", "note"]
     text: str
     advice: str = ""
 
@@ -117,8 +120,14 @@ class Report(Struct, frozen=True, kw_only=True):
     findings: tuple[Finding, ...]
 
     @property
+    def verdict(self) -> Literal["whole", "newer", "damaged"]:
+        """``newer`` if nothing that this imagestore can check is damaged."""
+        kinds = {finding.kind for finding in self.findings}
+        return "damaged" if "damage" in kinds else "newer" if "newer" in kinds else "whole"
+
+    @property
     def whole(self) -> bool:
-        return all(finding.kind != "damage" for finding in self.findings)
+        return self.verdict == "whole"
 
 
 class Head(Struct, frozen=True, kw_only=True):
@@ -131,7 +140,8 @@ class Head(Struct, frozen=True, kw_only=True):
 def verify(directory: str, *, expected: Head | None = None, files: Files = SYSTEM_FILES) -> Report:
     """Check every segment, frame, link, event and checkpoint; never raises for damage.
 
-    Behind the first damaged frame the following segments are still checked, each from its own header.
+    Behind the first damaged frame the following segments are still checked, each from its own header;
+    behind an event of a newer imagestore all the rest, but for what the events say.
     ``expected`` is a head that was written down elsewhere: a journal that does not lead
     through it is damaged.
 
@@ -143,7 +153,7 @@ def verify(directory: str, *, expected: Head | None = None, files: Files = SYSTE
     try:
         found = survey(files, directory)
     except JournalError as error:
-        return _report(directory, None, _Tally(files, None), [_damage(error)])
+        return _report(directory, None, _Tally(files, None), [_finding(error)])
     tally = _Tally(files, found, expected)
     findings: list[Finding] = []
     if found.headers:
@@ -180,10 +190,10 @@ class _Tally:
         while start is not None:
             walk = LogWalk(self._files, found, start, beside_a_writer=True)
             try:
-                self._walk(walk)
+                self._walk(walk, findings)
                 start = None
             except JournalError as error:
-                findings.append(_damage(error))
+                findings.append(_finding(error))
                 self._folds = False
                 following = found.header(walk.end.number + 1)
                 start = beginning(following) if following is not None else None
@@ -195,7 +205,7 @@ class _Tally:
                 findings.append(Finding(kind="note", text=text))
         return findings
 
-    def _walk(self, walk: LogWalk) -> None:
+    def _walk(self, walk: LogWalk, findings: list[Finding]) -> None:
         assert self._survey is not None
         wanted = set(self._survey.names.checkpoints)
         for number, frame in walk:
@@ -204,9 +214,27 @@ class _Tally:
             if head is not None and frame.seq + frame.count - 1 == head.seq and frame.hash.hex() == head.hash:
                 self._met_expected = True
             if self._folds and frame.count and frame.seq > self.state.seq:
-                fold_frame(self._survey.directory, number, frame, self.state)
+                try:
+                    fold_frame(self._survey.directory, number, frame, self.state)
+                except JournalTooNew as error:
+                    findings.append(self._newer(error))
+                    self._folds = False
+                    continue
                 if self.state.seq in wanted:
                     self._states[self.state.seq] = checkpoints.encode_state(self.state)
+
+    def _newer(self, error: JournalTooNew) -> Finding:
+        """An event that this imagestore does not know, and whose it is: he who opened the journal last."""
+        assert self._survey is not None
+        opened = ""
+        try:
+            for envelope in read(self._survey.directory, files=self._files):
+                if isinstance(envelope.event, JournalOpened):
+                    opened = envelope.event.version
+        except JournalTooNew:
+            pass  # it ends where we are
+        advice = f"use imagestore {opened}, which wrote it, or a newer one" if opened else error.detail
+        return Finding(kind="newer", text=str(error), advice=advice)
 
     def _begin_behind_the_archive(self, found: Survey) -> None:
         """The fold goes on from the newest checkpoint: the events before it are elsewhere."""
@@ -261,8 +289,9 @@ class _Tally:
         return findings
 
 
-def _damage(error: JournalError) -> Finding:
-    return Finding(kind="damage", text=str(error), advice=error.detail)
+def _finding(error: JournalError) -> Finding:
+    kind: Literal["newer", "damage"] = "newer" if isinstance(error, JournalTooNew) else "damage"
+    return Finding(kind=kind, text=str(error), advice=error.detail)
 
 
 def _report(directory: str, found: Survey | None, tally: _Tally, findings: list[Finding]) -> Report:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import trio
+from msgspec import structs
 
+from imagestore import __version__
 from imagestore.events.catalogue import (
     CreateIntent,
     DatasetCreated,
@@ -33,8 +35,9 @@ from imagestore.events.catalogue import (
 from imagestore.events.commitgroup import Entry
 from imagestore.events.eventtext import describe
 from imagestore.events.journal import Journal, JournalSettings, open_journal
-from imagestore.events.segment import segment_name
+from imagestore.events.segment import decode_header, encode_header, segment_name
 from tests.cli.conftest import Run
+from tests.events.history import newer as written_by_newer
 
 FETCH, GUEST, VOLUME = "op-of-the-fetch", "op-of-the-guest", "op-of-the-volume"
 ORIGIN = DatasetId(name="images/deb12@made", guid=7, createtxg=1)
@@ -261,6 +264,39 @@ def test_verify_of_a_damaged_journal_exits_1_and_says_where_and_what_next(run: R
     assert "seq 1" in ended.out
     assert f"imagestore journal salvage --journal {journal} --to NEW" in ended.out
     assert json.loads(run("journal", "verify", "--journal", journal, "-o", "jsonl").out)["findings"]
+
+
+@pytest.mark.parametrize("newer", ["format", "event"])
+def test_verify_of_a_newer_journal_says_so_and_exits_as_all_that_refuse_it(
+    run: Run, journal: str, newer: str
+) -> None:
+    if newer == "format":
+        with open(os.path.join(journal, segment_name(1)), "r+b") as file:
+            old = decode_header(file.read(4096))
+            assert old is not None
+            file.seek(0)
+            file.write(encode_header(structs.replace(old, version=9, oldest_reader=2)))
+    else:
+
+        async def write() -> None:
+            with written_by_newer("image-requested"):
+                async with open_journal(journal) as opened:
+                    await opened.append([Entry(event=ImageRequested(image="new"))])
+
+        trio.run(write)
+    ended = run("journal", "verify", "--journal", journal)
+    assert ended.status == 23
+    assert "DAMAGED" not in ended.out
+    first, *lines = ended.out.splitlines()
+    if newer == "format":
+        assert first == f"journal {journal}: of a newer format, nothing of it was checked"
+        assert "is of format 9" in lines[0]
+        assert lines[1] == "  install that imagestore or a newer one; nothing was changed"
+    else:
+        assert first.startswith(f"journal {journal}: of a newer imagestore, no damage found; 1 segments, ")
+        assert "seq 15" in lines[0]
+        assert lines[1] == f"  use imagestore {__version__}, which wrote it, or a newer one"
+    assert run("log", "--journal", journal).status == 23
 
 
 def test_log_of_a_damaged_journal_stops_there_with_its_exit_code(run: Run, journal: str) -> None:

@@ -1,12 +1,14 @@
 """Histories for the journal's tests: what is appended, and what must be read back."""
 
 import random
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 
 import msgspec
+import pytest
 
 from imagestore.errors import JournalError
+from imagestore.events import frame as frames
 from imagestore.events import recovery
 from imagestore.events.catalogue import (
     CreateIntent,
@@ -20,7 +22,6 @@ from imagestore.events.catalogue import (
     OperationStarted,
 )
 from imagestore.events.files import Files
-from imagestore.events.frame import decode_body
 from imagestore.events.journal import Entry, Journal, JournalSettings, open_journal
 from imagestore.events.log import LogWalk, survey
 from imagestore.identifiers import uuid7_maker
@@ -68,6 +69,18 @@ def deletion(operation: str) -> Entry:
     )
 
 
+@contextmanager
+def newer(alias: str) -> Iterator[None]:
+    """A newer imagestore writes: it calls events of ``alias`` what this one does not know."""
+    encode, decode = frames.encode_body, frames.decode_body
+    theirs = b'"invented-later"'
+    ours = f'"{alias}"'.encode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(frames, "encode_body", lambda events: encode(events).replace(ours, theirs))
+        patch.setattr(frames, "decode_body", lambda body: decode(body.replace(theirs, ours)))
+        yield
+
+
 @asynccontextmanager
 async def opened(
     disk: Files, settings: JournalSettings = SMALL, *, seed: int = 1, start_ns: int = 10**18
@@ -104,7 +117,7 @@ def events_on(disk: Files) -> list[Envelope]:
     found = survey(disk, DIRECTORY)
     if not found.headers:
         return []
-    return [envelope for _, frame in LogWalk(disk, found) for envelope in decode_body(frame.body)]
+    return [envelope for _, frame in LogWalk(disk, found) for envelope in frames.decode_body(frame.body)]
 
 
 def recover(disk: Files) -> list[Envelope]:

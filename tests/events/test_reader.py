@@ -5,13 +5,16 @@ from pathlib import Path
 
 import pytest
 import trio
+from msgspec import structs
 
 from imagestore.errors import Corrupt, JournalError
 from imagestore.events import checkpoint, reader
+from imagestore.events.catalogue import ImageFailed, ImageRequested
+from imagestore.events.commitgroup import Entry
 from imagestore.events.files import SystemFiles
 from imagestore.events.journal import JournalSettings, open_journal
 from imagestore.events.salvage import salvage
-from imagestore.events.segment import segment_name
+from imagestore.events.segment import decode_header, encode_header, segment_name
 from imagestore.events.state import State
 from tests.events.disk import MemoryDisk
 from tests.events.history import (
@@ -20,6 +23,7 @@ from tests.events.history import (
     events_on,
     finished,
     frames_of,
+    newer,
     opened,
     ours,
     record,
@@ -94,6 +98,57 @@ async def test_every_damaged_segment_is_found_not_only_the_first() -> None:
     texts = [finding.text for finding in report.findings if finding.kind == "damage"]
     assert [ONE in texts[0], TWO in texts[1]] == [True, True]
     assert "salvage" in report.findings[0].advice
+
+
+async def from_the_future() -> MemoryDisk:
+    """A disk on which a newer imagestore wrote an event of its own among those that all know."""
+    disk = MemoryDisk()
+    with newer("image-failed"):
+        async with opened(disk, SETTINGS) as journal:
+            for number in range(30):
+                await journal.append([started(str(number))])
+            invented = Entry(event=ImageFailed(image="deb12", reason="r"))
+            await journal.append([Entry(event=ImageRequested(image="deb12")), invented])
+            for number in range(30, 60):
+                await journal.append([started(str(number))])
+    return disk
+
+
+async def test_events_of_a_newer_imagestore_are_no_damage_and_the_rest_is_checked_all_the_same() -> None:
+    disk = await from_the_future()
+    report = reader.verify(DIRECTORY, files=disk)
+    assert report.verdict == "newer"
+    assert not report.whole
+    (finding,) = (each for each in report.findings if each.kind != "note")
+    assert finding.kind == "newer"
+    assert "an event that this imagestore does not know" in finding.text
+    assert "invented-later" in finding.text
+    assert "seq 32" in finding.text
+    assert finding.advice == "use imagestore test, which wrote it, or a newer one"
+    assert (report.seq, report.hash) == reader.head(DIRECTORY, files=disk)
+    assert report.frames == len(frames_of(disk))
+
+
+async def test_damage_behind_events_of_a_newer_imagestore_is_damage() -> None:
+    contents = (await from_the_future()).contents()
+    last = max(name for name in contents if name.startswith("segment-") and b"IJFR" in contents[name])
+    contents[last] = contents[last][:200] + b"\xff" + contents[last][201:]
+    report = reader.verify(DIRECTORY, files=MemoryDisk(contents=contents))
+    assert report.verdict == "damaged"
+    assert [each.kind for each in report.findings if each.kind != "note"] == ["newer", "damage"]
+
+
+async def test_a_newer_format_is_no_damage() -> None:
+    disk = await a_disk()
+    contents = disk.contents()
+    old = decode_header(contents[ONE])
+    assert old is not None
+    header = encode_header(structs.replace(old, version=9, oldest_reader=2))
+    contents[ONE] = header + contents[ONE][len(header) :]
+    report = reader.verify(DIRECTORY, files=MemoryDisk(contents=contents))
+    assert (report.verdict, report.segments) == ("newer", 0)
+    assert "format 9" in report.findings[0].text
+    assert "install that imagestore" in report.findings[0].advice
 
 
 async def test_a_checkpoint_that_tells_another_story_is_damage_and_a_broken_one_a_note() -> None:
