@@ -8,17 +8,18 @@ import pytest
 import trio
 from msgspec.structs import replace
 
+import imagestore
 from tests.simulation.calls import Call
 from tests.simulation.disk import SimulatedDisk
 from tests.simulation.history import run
 from tests.simulation.machine import Crash, Machine, Stuck
 from tests.simulation.plan import Plan, make_plan
-from tests.simulation.planting import Mutant, Tree, check_whole, find, mutants
+from tests.simulation.planting import Mutant, Tree, check_whole, find, mutants, planted
 from tests.simulation.shrinking import shrink
 from tests.simulation.surroundings import simulated
 
 SLICES = 5
-HISTORIES = 20
+HISTORIES = 60
 
 PLANTED_HERE = ("fetched-under-its-name", "reply-without-outcome", "effect-before-intent")
 
@@ -151,6 +152,12 @@ def _chosen() -> list[Mutant]:
 def test_there_are_many_mistakes_and_each_has_a_name() -> None:
     names = [mutant.name for mutant in mutants()]
     assert len(names) == len(set(names)) >= 25
+
+
+def test_every_mistake_fits_the_code_as_it_is() -> None:
+    package = Path(imagestore.__file__).parent
+    for mutant in mutants():
+        assert planted(mutant, package), mutant.name
 
 
 def test_planted_mistakes_are_found(tmp_path: Path) -> None:
