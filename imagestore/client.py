@@ -11,7 +11,7 @@ from typing import TypeVar
 from urllib.parse import urlencode
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from imagestore import errors
 from imagestore.endpoint import DEFAULT_SERVER, Credentials
@@ -29,6 +29,7 @@ from imagestore.model import (
     Image,
     ImageRequest,
     ImageResponse,
+    PlanResponse,
     PublishRequest,
     ReceiveResponse,
     ReleaseRequest,
@@ -102,8 +103,14 @@ class Client(Wire):
             raise
 
     def upload_image(self, request: UploadRequest, pieces: Iterable[bytes], size: int | None = None) -> Image:
-        """Have what ``pieces`` make, ``size`` bytes if that is known, taken in as an image."""
-        self.check_real()
+        """Have what ``pieces`` make, ``size`` bytes if that is known, taken in as an image.
+
+        A dry run sends none of it: it is judged as a fetch of that id would be, and what is in
+        the bytes is not looked at.
+        """
+        if self.changing.dry_run:
+            asked = ImageRequest(id=request.id, type=request.type, sha256=request.sha256)
+            raise Foreseen(_sent_from_here(self._planned("RequestImage", asked)))
         query = urlencode({"id": request.id, "type": request.type, "sha256": request.sha256})
         headers = {"Content-Type": "application/octet-stream"}
         if size is not None:
@@ -275,6 +282,12 @@ class Client(Wire):
         headers = {"Content-Type": "application/octet-stream"}
         with self.exchange("POST", f"{RECEIVE_PATH}?{query}", pieces, headers) as response:
             return msgspec.json.decode(response.read(), type=ReceiveResponse)
+
+
+def _sent_from_here(plan: PlanResponse) -> PlanResponse:
+    """The plan of a fetch as that of an upload: the bytes come from here, the way is the same."""
+    effects = tuple(structs.replace(effect, what="image, of what is sent") for effect in plan.effects)
+    return structs.replace(plan, effects=effects)
 
 
 def _only(answer: tuple[_Answer, ...]) -> _Answer:

@@ -33,7 +33,8 @@ def receive(client: Client, name: str, path: str, force: bool, output: Format) -
     A full stream, or a clone's whose origin is here, makes a new volume; an
     incremental one goes onto the volume whose newest snapshot is its base.
     Names, guids and dates of the sender's snapshots are kept. Nothing is seen
-    before all of it was verified.
+    before all of it was verified. There is no dry run of it: `imagestore stream
+    inspect` tells what a stream holds, without a store.
     """
     from imagestore.streams.landing import STANDARD_INPUT, opened
 

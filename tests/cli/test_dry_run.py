@@ -7,9 +7,12 @@ import msgspec
 import pytest
 
 from imagestore.cli.main import COMMANDS, cli
+from imagestore.cli.storeprocess import StoreProcess
+from imagestore.client import Client
+from imagestore.errors import InvalidArgument
 from imagestore.model import PlannedEffect, PlanResponse
 from imagestore.service import METHODS
-from imagestore.wire import LOOKING
+from imagestore.wire import LOOKING, Changing
 from tests.cli.conftest import Run
 from tests.cli.memory_store import MemoryStore
 
@@ -114,11 +117,20 @@ class _Terminals:
         return True
 
 
-def test_an_upload_is_not_begun(run: Run, memory_store: MemoryStore, tmp_path: Any) -> None:
+def test_an_upload_is_judged_and_not_begun(run: Run, process: StoreProcess, tmp_path: Any) -> None:
     (tmp_path / "disk").write_bytes(bytes(512))
-    ended = run("image", "pull", str(tmp_path / "disk"), "--as", "i", "--dry-run")
-    assert ended.status == 2
-    assert "cannot be tried dry" in ended.err
+    pull = ("image", "pull", str(tmp_path / "disk"), "--as", "i")
+    foreseen = run(*pull, "--dry-run")
+    assert (foreseen.status, foreseen.out) == (0, "would make pool/images/i: image, of what is sent\n")
+    assert run("image", "ls", "-o", "jsonl").out == ""
+    assert run(*pull).status == 0
+    assert run(*pull, "--dry-run").out == "nothing would change: it is so already\n"
+
+
+def test_a_stream_is_not_begun_on_a_dry_run(memory_store: MemoryStore) -> None:
+    client = Client(memory_store.address, changing=Changing(dry_run=True))
+    with pytest.raises(InvalidArgument, match="cannot be tried dry"):
+        client.receive("v", [b"x"])
     assert memory_store.calls == []
 
 

@@ -1,39 +1,18 @@
 """``imagestore op``, keys and ``log -f`` against a real store, also while it is restarted."""
 
 import json
-import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
-
-import pytest
 
 from imagestore.cli.storeprocess import StoreProcess
 from imagestore.events.catalogue import JournalOpened
 from imagestore.events.follow import Follower
 from imagestore.operationclient import OperationClient
 from imagestore.wire import Changing
-from tests.cli.conftest import Run
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
-@pytest.fixture
-def process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> Iterator[StoreProcess]:
-    """A store that runs, and comes back at the same address; commands of this test find it."""
-    port = free_port()
-    monkeypatch.setenv("IMAGESTORE_SERVER", f"http://127.0.0.1:{port}")
-    with StoreProcess(str(tmp_path), "127.0.0.1:9", port=port) as process:
-        process.start()
-        yield process
+from tests.cli.conftest import Run, free_port
 
 
 def last_operation(run: Run) -> dict[str, object]:
