@@ -31,6 +31,7 @@ from imagestore.model import (
     ImageResponse,
     PlanResponse,
     PublishRequest,
+    ReceivePlan,
     ReceiveResponse,
     ReleaseRequest,
     ReleaseResponse,
@@ -271,6 +272,10 @@ class Client(Wire):
             headers |= {"Range": f"bytes={offset}-", "If-Range": etag}
         with self.exchange("POST", DOWNLOAD_PATH, body, headers) as response:
             yield Stream(response, offset)
+
+    def foresee_receive(self, request: ReceivePlan) -> PlanResponse:
+        """What would come of a stream with this heading; nothing of it is sent."""
+        return self._planned("ReceiveVolume", request)
 
     def receive(self, volume: str, pieces: Iterable[bytes], *, force: bool = False) -> ReceiveResponse:
         """Have the stream that ``pieces`` make received as ``volume``, or onto it.

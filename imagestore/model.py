@@ -195,9 +195,24 @@ class PlanRequest(Struct, frozen=True, kw_only=True):
     request: dict[str, Any] | None = None
 
 
-class PlannedEffect(Struct, frozen=True, kw_only=True):
-    """What would become of a dataset: ``action``: make, destroy, roll back, resize, note (journaled only).
+class ReceivePlan(Struct, frozen=True, kw_only=True):
+    """What ``PlanChange`` takes for ``ReceiveVolume``: a stream's heading, and where it would go.
 
+    ``snapshot`` is the first that it brings, ``baseGuid`` the guid that it goes on
+    from (0: a full stream), ``isClone`` whether that is a clone's origin.
+    """
+
+    id: str = ""
+    force: bool = False
+    snapshot: str = ""
+    baseGuid: int = 0  # noqa: N815 (spelled like its neighbours on the wire)
+    isClone: bool = False  # noqa: N815
+
+
+class PlannedEffect(Struct, frozen=True, kw_only=True):
+    """What would become of a dataset.
+
+    ``action``: make, destroy, roll back, resize, bring up to date, note (journaled only).
     ``size_bytes``: what a guest sees of what is made, what was written to what goes.
     """
 

@@ -22,6 +22,7 @@ from imagestore.events.catalogue import (
     NewClone,
     NewDataset,
     PublishIntent,
+    ReceiveIntent,
     ResizeIntent,
     RollbackIntent,
     SnapshotIntent,
@@ -30,7 +31,7 @@ from imagestore.events.eventtext import describe_intent
 from imagestore.pools.base import CommandTexts
 from imagestore.sizes import show_bytes
 
-Action = Literal["make", "destroy", "roll back", "resize", "note"]
+Action = Literal["make", "destroy", "roll back", "resize", "bring up to date", "note"]
 
 
 class Foreseen(Struct, frozen=True, kw_only=True):
@@ -75,8 +76,22 @@ def foresee(intent: Intent, view: View) -> Sequence[Foreseen]:
             size = 0 if row is None else row.volsize
             what = f"image, a full copy of {published.name}"
             return [Foreseen(action="make", name=names.image(image), what=what, size_bytes=size)]
+        case ReceiveIntent():
+            return _received(intent, view)
         case _:
             return [Foreseen(action="note", name="", what=describe_intent(intent))]
+
+
+def _received(intent: ReceiveIntent, view: View) -> Sequence[Foreseen]:
+    """A stream says how large its volume is behind its heading."""
+    base = intent.base.name if intent.base is not None else ""
+    if intent.volume is None:
+        what = f"clone of {base}, of what is sent" if base else "volume, of what is sent"
+        return [*map(_made, intent.parents), Foreseen(action="make", name=intent.name, what=what)]
+    row = view.get(intent.name)
+    written = 0 if row is None else row.written
+    what = f"with what is sent, on from {base}; {show_bytes(written)} written since"
+    return [Foreseen(action="bring up to date", name=intent.name, what=what, size_bytes=written)]
 
 
 def _made(new: NewDataset) -> Foreseen:

@@ -4,19 +4,23 @@ Works for every change by its entry in the table: the method runs as it always
 does, up to where it would hand its command to an actor.
 """
 
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct, structs
 
 from imagestore.access import permit
+from imagestore.actors import incoming, reception
 from imagestore.actors.effects import driver_command
 from imagestore.actors.foresight import Foreseen, command_lines, foresee
 from imagestore.actors.plans import Plan, Settled
 from imagestore.errors import InvalidArgument, NoSpace
 from imagestore.methods.addressing import Addressing, Foretold
-from imagestore.model import PlannedEffect, PlanRequest, PlanResponse
+from imagestore.model import PlannedEffect, PlanRequest, PlanResponse, ReceivePlan
 from imagestore.service import LOCAL, METHODS_BY_NAME, Caller, Method, needed_role
+from imagestore.streams.snapshot import SnapshotInfo
+
+_Request = TypeVar("_Request", bound=Struct)
 
 OPERATION = "OPERATION"
 """What the commands show where the operation's id will be."""
@@ -27,8 +31,11 @@ class PlanningMethods(Addressing):
 
     async def plan_change(self, request: PlanRequest, caller: Caller = LOCAL) -> PlanResponse:
         """What the change would do, refused as the change itself would be."""
+        if request.method.removeprefix("ImageStore.") == reception.METHOD:
+            plan = self._reception(_read(reception.METHOD, ReceivePlan, request.request or {}), caller)
+            return await self._planned_answer(reception.METHOD, plan)
         method = _method(request.method)
-        wanted = _read(method, request.request or {})
+        wanted = _read(method.name, method.request, request.request or {})
         permit(caller.principal, caller.role, method.name, needed_role(method, wanted))
         self._running().operations.check_writable()
         try:
@@ -36,10 +43,27 @@ class PlanningMethods(Addressing):
         except Foretold as told:
             if isinstance(told.judged, Settled):
                 return PlanResponse(method=method.name, settled=True)
-            return await self._planned_answer(method, told.judged)
+            return await self._planned_answer(method.name, told.judged)
         raise InvalidArgument(f"{method.name} cannot be tried dry")
 
-    async def _planned_answer(self, method: Method, plan: Plan) -> PlanResponse:
+    def _reception(self, wanted: ReceivePlan, caller: Caller) -> Plan:
+        """What a stream with this heading would do. No entry of the table: its bytes come beside it."""
+        permit(caller.principal, caller.role, reception.METHOD, "operator")
+        actors = self._running()
+        actors.operations.check_writable()
+        order = incoming.Order(name=self._resolve(wanted.id), force=wanted.force)
+        heading = SnapshotInfo(
+            name=f"{order.name}@{wanted.snapshot}",
+            guid=0,
+            volsize=0,
+            volblocksize=0,
+            from_guid=wanted.baseGuid,
+            is_clone=wanted.isClone,
+        )
+        intent = incoming.judge(order, heading, OPERATION, actors.operations.state, actors.zpool.view)
+        return Plan(method=reception.METHOD, subject=intent.name, intent=intent, force=order.force)
+
+    async def _planned_answer(self, method: str, plan: Plan) -> PlanResponse:
         actors = self._running()
         await actors.operations.check_users(plan)
         free = (await actors.zpool.space()).available
@@ -49,7 +73,7 @@ class PlanningMethods(Addressing):
             )
         command = driver_command(OPERATION, plan.intent, force=plan.force)
         return PlanResponse(
-            method=method.name,
+            method=method,
             subject=self._full(plan.subject),
             effects=tuple(map(self._effect, foresee(plan.intent, actors.zpool.view))),
             reserve_bytes=plan.reserve_bytes,
@@ -73,8 +97,8 @@ def _method(name: str) -> Method:
     return method
 
 
-def _read(method: Method, given: dict[str, Any]) -> Struct:
+def _read(name: str, wanted: type[_Request], given: dict[str, Any]) -> _Request:
     try:
-        return msgspec.convert(given, method.request)
+        return msgspec.convert(given, wanted)
     except msgspec.ValidationError as error:
-        raise InvalidArgument(f"{method.name}: {error}") from error
+        raise InvalidArgument(f"{name}: {error}") from error

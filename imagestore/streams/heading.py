@@ -3,8 +3,11 @@
 Nothing here is vouched for yet: the checker judges the same bytes again.  Pure.
 """
 
-from imagestore.errors import StreamError
+from collections.abc import Iterable
+
+from imagestore.errors import ContentRefused, StreamError
 from imagestore.streams import records
+from imagestore.streams.content import Decoder
 from imagestore.streams.decoding import decode
 from imagestore.streams.records import HEADER_BYTES, Begin, End
 from imagestore.streams.rules import parse_name
@@ -40,6 +43,26 @@ def heading_of(start: bytes | bytearray) -> SnapshotInfo | None:
         from_guid=begin.fromguid,
         is_clone=bool(begin.flags & records.FLAG_CLONE),
     )
+
+
+def heading_in(pieces: Iterable[bytes]) -> SnapshotInfo:
+    """The same of a stream that comes in pieces, packed or not; no more is taken than that needs.
+
+    Raises:
+        ContentRefused: this is no send stream.
+        StreamError: it is cut, or none that could be taken.
+    """
+    decoder, start = Decoder(), bytearray()
+    for piece in pieces:
+        for part in decoder.feed(piece):
+            if decoder.kind == "raw":
+                break
+            start += part
+            if (heading := heading_of(start)) is not None:
+                return heading
+        if decoder.kind == "raw":
+            raise ContentRefused("this is no ZFS send stream; it looks like a raw disk image")
+    raise StreamError(f"the stream is cut in its heading, after {len(start)} bytes")
 
 
 def _begin_at(view: memoryview, at: int) -> Begin | None:

@@ -1,5 +1,6 @@
 """--dry-run: one question, by a method of its own, for every command that changes something."""
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -28,7 +29,7 @@ PLAN = PlanResponse(
     commands=("zfs destroy tank/v",),
 )
 
-CHANGES_ELSEWHERE = {"receive", "recover", "stream", "journal", "demo", "init", "image-service"}
+CHANGES_ELSEWHERE = {"recover", "stream", "journal", "demo", "init", "image-service"}
 """What changes nothing of a running store by RPC, or takes bytes; init has a --dry-run of its own."""
 
 WITHOUT = {"op cancel"}
@@ -125,6 +126,28 @@ def test_an_upload_is_judged_and_not_begun(run: Run, process: StoreProcess, tmp_
     assert run("image", "ls", "-o", "jsonl").out == ""
     assert run(*pull).status == 0
     assert run(*pull, "--dry-run").out == "nothing would change: it is so already\n"
+
+
+def test_a_stream_is_judged_by_its_heading_and_not_begun(
+    run: Run, process: StoreProcess, tmp_path: Path
+) -> None:
+    (tmp_path / "raw").write_bytes(b"x" * 8192)
+    stream = str(tmp_path / "stream")
+    assert run("stream", "make", str(tmp_path / "raw"), stream).status == 0
+    foreseen = run("receive", "guests/vm1/disk-0", stream, "--dry-run")
+    assert (foreseen.status, foreseen.out) == (
+        0,
+        "would make pool/guests/vm1: file system\n"
+        "would make pool/guests/vm1/disk-0: volume, of what is sent\n",
+    )
+    assert run("volume", "ls", "-o", "jsonl").out == ""
+    assert run("receive", "guests/vm1/disk-0", stream).status == 0
+    refused = run("receive", "guests/vm1/disk-0", stream, "--dry-run")
+    assert refused.status == 4
+    assert "already exists: guests/vm1/disk-0" in refused.err
+    no_stream = run("receive", "v", str(tmp_path / "raw"), "--dry-run")
+    assert no_stream.status != 0
+    assert "no ZFS send stream" in no_stream.err
 
 
 def test_a_stream_is_not_begun_on_a_dry_run(memory_store: MemoryStore) -> None:

@@ -11,6 +11,7 @@ from msgspec import Struct
 from imagestore.config import Config
 from imagestore.errors import (
     AlreadyExists,
+    Blocked,
     Forbidden,
     HasClones,
     InUse,
@@ -196,3 +197,28 @@ async def test_every_change_can_be_tried_or_has_a_dry_run_of_its_own(store: Stor
             await plan(method.name)
         has_its_own = "dryRun" in method.request.__struct_fields__
         assert ("dryRun of its own" in str(refused.value)) == has_its_own, method.name
+
+
+async def test_a_stream_is_judged_by_its_heading(plan: Ask, store: Store) -> None:
+    (full,) = (await plan("ReceiveVolume", id="w", snapshot="s")).effects
+    assert (full.action, full.id, full.what) == ("make", "pool/w", "volume, of what is sent")
+    row = store._running().zpool.view.get("guests/vm1/disk-1@tuesday")
+    assert row is not None
+    clone = await plan("ReceiveVolume", id="w", snapshot="s", baseGuid=row.guid, isClone=True)
+    assert clone.effects[0].what == "clone of guests/vm1/disk-1@tuesday, of what is sent"
+    (onto,) = (await plan("ReceiveVolume", id="guests/vm1/disk-1", snapshot="s", baseGuid=row.guid)).effects
+    assert (onto.action, onto.id) == ("bring up to date", "pool/guests/vm1/disk-1")
+    assert onto.what == "with what is sent, on from guests/vm1/disk-1@tuesday; 0 written since"
+
+
+async def test_a_stream_is_refused_as_it_would_be(plan: Ask) -> None:
+    with pytest.raises(AlreadyExists, match="dataset already exists: v"):
+        await plan("ReceiveVolume", id="v", snapshot="s")
+    with pytest.raises(NotFound):
+        await plan("ReceiveVolume", id="w", snapshot="s", baseGuid=7)
+    with pytest.raises(Blocked, match="not the stream's base"):
+        await plan("ReceiveVolume", id="guests/vm1/disk-1", snapshot="s", baseGuid=7)
+    with pytest.raises(InvalidArgument, match="ReceiveVolume: "):
+        await plan("ReceiveVolume", id=7)
+    with pytest.raises(Forbidden):
+        await plan("ReceiveVolume", Caller(principal="eve", role="reader"), id="w", snapshot="s")
