@@ -121,8 +121,14 @@ class Fetcher:
         self._requeued.append(fetch)
 
     def under_way(self, image: str) -> Fetch | None:
-        """The fetch of an image, for reads of its status and progress."""
-        return self._fetches.get(image)
+        """The fetch of an image; None once its outcome is journaled, whoever is still to be told."""
+        fetch = self._fetches.get(image)
+        is_over = (
+            fetch is not None
+            and fetch.is_accepted
+            and fetch.operation not in self._operations.state.operations
+        )
+        return None if is_over else fetch
 
     def _dispatch(self, message: Message, mutations: trio.Nursery, fetches: trio.Nursery) -> None:
         match message:
@@ -135,7 +141,7 @@ class Fetcher:
                     self._answer(message, error)
             case Mutate(reply=reply) if reply.is_set:
                 return  # cancelled in the mailbox
-            case Mutate(command=DeleteImage(image=image)) if image in self._fetches:
+            case Mutate(command=DeleteImage(image=image)) if self.under_way(image) is not None:
                 detail = "wait until the fetch has ended"
                 self._answer(message, Blocked(f"image is being fetched: {image}", detail=detail))
             case Mutate() if len(mutations.child_tasks) >= self._mailbox_size:
@@ -148,7 +154,7 @@ class Fetcher:
     def _request(self, message: RequestImage, fetches: trio.Nursery) -> None:
         """Join a fetch, answer at once, or begin one: decided in one step."""
         check_deadline(message.deadline)
-        fetch = self._fetches.get(message.image)
+        fetch = self.under_way(message.image)
         if fetch is not None:
             self._join(message, fetch)
             return
@@ -211,7 +217,8 @@ class Fetcher:
 
     def _tell(self, fetch: Fetch, error: ImageStoreError | None) -> None:
         """Take the fetch out and answer its waiters, in one step: who asks now begins anew."""
-        del self._fetches[fetch.image]
+        if self._fetches.get(fetch.image) is fetch:
+            del self._fetches[fetch.image]
         for waiter in fetch.waiters:
             if error is None:
                 waiter.put(None)
