@@ -121,18 +121,19 @@ def wait_for_node(dataset: str) -> None:
 
 
 def looks(store: Store) -> list[Row]:
-    connection = socket.create_connection(("127.0.0.1", store.port))
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     one = f"{POOL}/v/0"
 
     def ask(method: str, identifier: str) -> Callable[[], object]:
+        # One for each row: while ``zfs`` is measured, the store would let an idle one go.
+        connection = socket.create_connection(("127.0.0.1", store.port))
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         request = http_request(request_body(method, {"id": identifier}), keep_alive=True)
         return lambda: answered(connection, request)
 
     listed = len(store.call("ListSnapshots", {})["snapshots"])
     properties = "volsize,written,guid"
     say("looking")
-    rows = [
+    return [
         compared(
             f"ListSnapshots, {listed:,} snapshots",
             ask("ListSnapshots", ""),
@@ -148,8 +149,6 @@ def looks(store: Store) -> list[Row]:
             "zfs get",
         ),
     ]
-    connection.close()
-    return rows
 
 
 def answered(connection: socket.socket, request: bytes) -> bytes:
@@ -157,19 +156,26 @@ def answered(connection: socket.socket, request: bytes) -> bytes:
     connection.sendall(request)
     received = b""
     while b"\r\n\r\n" not in received:
-        received += connection.recv(1 << 16)
+        received += _received(connection)
     head, _, body = received.partition(b"\r\n\r\n")
     length = re.search(rb"content-length: (\d+)", head.lower())
     assert length is not None, head
     pieces = [body]
     left = int(length[1]) - len(body)
     while left:
-        pieces.append(connection.recv(1 << 20))
+        pieces.append(_received(connection))
         left -= len(pieces[-1])
     answer = b"".join(pieces)
     if b'"error":null' not in answer[-200:]:
         raise RuntimeError(answer[-300:].decode(errors="replace"))
     return answer
+
+
+def _received(connection: socket.socket) -> bytes:
+    piece = connection.recv(1 << 20)
+    if not piece:
+        raise RuntimeError("the store closed the connection")
+    return piece
 
 
 def compared(
