@@ -112,6 +112,7 @@ class TrioClient:
     get_volume = _awaited(OperationClient.get_volume)
     delete_dataset = _awaited(OperationClient.delete_dataset)
     receive = _awaited(OperationClient.receive)
+    foresee_receive = _awaited(OperationClient.foresee_receive)
 
     get_drift = _awaited(OperationClient.get_drift)
     adopt = _awaited(OperationClient.adopt)
