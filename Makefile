@@ -19,7 +19,7 @@ READY := .venv/ready
 CODE := imagestore tests benchmarks tools
 ZFS_SECONDS := 1500
 ZFS_TESTS = $(BIN)/python -m pytest -m zfs --fail-on-skip -p no:cacheprovider
-ZFS_BREAKING := $(addprefix tests/zfs/test_,bad_input.py crash.py faults.py points.py)
+ZFS_BREAKING := $(addprefix tests/zfs/test_,bad_input.py crash.py faults.py killed_fetch.py points.py)
 SYSTEM_PACKAGES := btrfs-progs chromium debootstrap e2fsprogs gpg gpg-agent gpgv groff-base libvirt-clients libxml2-utils prometheus qemu-system-x86 qemu-utils skopeo strace systemd xfsprogs zfsutils-linux
 
 # No setting of the person who calls us (find-links, user installs, proxies' mirrors) may change
