@@ -12,7 +12,7 @@ from tests.zfs.place import zfs_place
 
 pytestmark = pytest.mark.zfs
 
-RAW = random.Random(8).randbytes(24 * MIB)
+RAW = random.Random(8).randbytes(48 * MIB)
 GZIPPED = gzip.compress(RAW, 1)
 
 
