@@ -153,7 +153,7 @@ class Operations:
                 claim = claim_of(command, self.state, self.zpool.view)
             async with self.zpool.claimed(operation, claim, deadline=deadline):
                 with _failing_alone():
-                    if isinstance(command, Adopt):
+                    if isinstance(command, Adopt):  # what is not ours, others may have marked just now
                         await self.zpool.look_again(command.volumes)
                     if claim_of(command, self.state, self.zpool.view) != claim:
                         continue

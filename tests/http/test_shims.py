@@ -183,14 +183,16 @@ async def test_a_client_that_hangs_up_within_its_body_is_forgotten(start: Start,
 # --- uploads
 
 
-async def test_a_body_that_comes_fast_is_read_in_large_pieces(store: MemoryStore, start: Start) -> None:
+async def test_a_body_that_comes_fast_is_read_in_large_pieces(
+    store: MemoryStore, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Measured(MemoryUpload):
         async def feed(self, data: bytes) -> None:
             sizes.append(len(data))
             await trio.lowlevel.checkpoint()
 
     sizes: list[int] = []
-    store.upload = lambda name: Measured(store, name)  # type: ignore[method-assign]  # one test's
+    monkeypatch.setattr(store, "upload", lambda name: Measured(store, name))
     async with await Wire.open((await start(store)).address) as wire:
         assert (await wire.ask("POST", "/volumes/receive?id=v", {}, bytes(16 << 20))).status == 200
     assert 64 << 10 < max(sizes) <= FAST_BYTES
@@ -198,7 +200,7 @@ async def test_a_body_that_comes_fast_is_read_in_large_pieces(store: MemoryStore
 
 
 async def test_a_request_that_is_refused_with_a_full_queue_holds_neither_its_connection_nor_the_end(
-    store: MemoryStore, start: Start
+    store: MemoryStore, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Refusing(MemoryUpload):
         async def feed(self, data: bytes) -> None:
@@ -206,7 +208,7 @@ async def test_a_request_that_is_refused_with_a_full_queue_holds_neither_its_con
             raise StreamError("no")
 
     gate = trio.Event()
-    store.upload = lambda name: Refusing(store, name)  # type: ignore[method-assign]  # one test's
+    monkeypatch.setattr(store, "upload", lambda name: Refusing(store, name))
     server = await start(store, HttpSettings(grace_seconds=1000))
     async with await Wire.open(server.address) as wire, trio.open_nursery() as nursery:
         await wire.send(b"POST /volumes/receive?id=v HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n")

@@ -23,7 +23,7 @@ import logging
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 import trio
 
@@ -50,17 +50,13 @@ class Step:
         self.after: list[Callable[[], None]] = []
 
 
-class _Waiting(Generic[T]):
-    def __init__(self, change: Callable[[Step], T], files: Sequence[str], step: Step) -> None:
+class _Waiting:
+    def __init__(self, change: Callable[[Step], None], files: Sequence[str], step: Step) -> None:
         self.change = change
         self.files = files
         self.step = step
         self.done = False
         self.error: BaseException | None = None
-        self.result: T | None = None
-
-    def perform(self) -> None:
-        self.result = self.change(self.step)
 
     def fail(self, error: BaseException) -> None:
         if self.error is None:
@@ -78,7 +74,7 @@ class GroupCommit:
         self._checkpoint = checkpoint
         self._lock = trio.Lock()
         self._limiter = trio.CapacityLimiter(1)
-        self._waiting: list[_Waiting[object]] = []
+        self._waiting: list[_Waiting] = []
 
     async def run(self, change: Callable[[Step], T], files: Sequence[str]) -> T:
         """Apply ``change`` and return its result once it is durable.
@@ -87,8 +83,9 @@ class GroupCommit:
         Not cancellable: it happens, or it raises.  Raises what ``change``
         raises, NoSpace, PoolError.
         """
-        waiting = _Waiting(change, files, Step(self._catalog))
-        self._waiting.append(waiting)  # type: ignore[arg-type]  # the queue does not look at results
+        results: list[T] = []
+        waiting = _Waiting(lambda step: results.append(change(step)), files, Step(self._catalog))
+        self._waiting.append(waiting)
         with trio.CancelScope(shield=True):
             async with self._lock:
                 if not waiting.done:
@@ -96,14 +93,15 @@ class GroupCommit:
                     await trio.to_thread.run_sync(self._commit, batch, limiter=self._limiter)
         if waiting.error is not None:
             raise waiting.error
-        return waiting.result  # type: ignore[return-value]  # set, since there was no error
+        (result,) = results
+        return result
 
     async def drain(self) -> None:
         """Wait until nothing is being committed."""
         async with self._lock:
             pass
 
-    def _commit(self, batch: list[_Waiting[object]]) -> None:
+    def _commit(self, batch: list[_Waiting]) -> None:
         try:
             self._sync(batch)
             self._transact([waiting for waiting in batch if waiting.error is None])
@@ -114,7 +112,7 @@ class GroupCommit:
             for waiting in batch:
                 waiting.done = True
 
-    def _sync(self, batch: list[_Waiting[object]]) -> None:
+    def _sync(self, batch: list[_Waiting]) -> None:
         for waiting in batch:
             try:
                 with pool_failures("making a data file durable"):
@@ -131,7 +129,7 @@ class GroupCommit:
                     waiting.fail(error)
             self._checkpoint("files durable")
 
-    def _transact(self, batch: list[_Waiting[object]]) -> None:
+    def _transact(self, batch: list[_Waiting]) -> None:
         if self.failed:
             for waiting in batch:
                 waiting.fail(PoolError("the pool's catalog failed; restart the store after mending the disk"))
@@ -149,7 +147,7 @@ class GroupCommit:
                 _finish(waiting.step)
         self._checkpoint("linked")
 
-    def _write(self, batch: list[_Waiting[object]]) -> None:
+    def _write(self, batch: list[_Waiting]) -> None:
         self._catalog.begin()
         try:
             for waiting in batch:
@@ -160,12 +158,12 @@ class GroupCommit:
             self._catalog.roll_back()
             raise
 
-    def _perform(self, waiting: _Waiting[object]) -> None:
+    def _perform(self, waiting: _Waiting) -> None:
         """Run one change in its savepoint; what SQLite itself fails at fails the batch."""
         self._catalog.savepoint()
         try:
             with pool_failures("changing the pool"):
-                waiting.perform()
+                waiting.change(waiting.step)
         except Exception as error:
             waiting.fail(error)
             if not self._catalog.in_transaction:
