@@ -290,6 +290,7 @@ class Store(Methods):
                     journal,
                     now_ns=self._surroundings.now_ns,
                 )
+                archive.keep_up()
                 task_status.started()
                 await self._stop.wait()
                 owners.cancel_scope.deadline = trio.current_time() + config.shutdown_seconds / 2

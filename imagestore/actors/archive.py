@@ -53,10 +53,11 @@ class Archive:
         self._index = index
         self._threads = threads
         self._one = trio.CapacityLimiter(1)
+        self._keeping_up = trio.Event()
         self._closing = trio.Event()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Keep the index close behind the journal, until :meth:`close`."""
+        """Answer until :meth:`close`."""
         try:
             async with trio.open_nursery() as nursery:
                 if self._threads:
@@ -67,11 +68,18 @@ class Archive:
         finally:
             self._index.close()
 
+    def keep_up(self) -> None:
+        """From now on keep the index close behind the journal, asked or not: a start has no time for it."""
+        self._keeping_up.set()
+
     def close(self) -> None:
         self._closing.set()
 
     async def _keep_up(self) -> None:
+        await self._keeping_up.wait()
+        pause = PAUSE_SECONDS
         while True:
+            await trio.sleep(pause)
             await self._journal.wait_past(self._index.seq)
             pause = PAUSE_SECONDS
             try:
@@ -79,7 +87,6 @@ class Archive:
             except (JournalError, TemporarilyUnavailable) as error:
                 _log.warning("the index of the journal is behind: %s %s", error, error.detail)
                 pause *= 60
-            await trio.sleep(pause)
 
     async def story(self, operation: str, *, most: int = 1000) -> list[Envelope]:
         """An operation's events: of more than ``most`` the first, and its end. [] of an unknown one."""

@@ -37,8 +37,11 @@ _log = logging.getLogger(__name__)
 SCHEMA = 2
 """Counts up with every change of the tables below or of what goes into them."""
 
-BATCH_EVENTS = 5_000
-"""Events of one transaction."""
+BATCH_EVENTS = 1_000
+"""Events of one transaction, which are in memory together."""
+
+MOST_WORDS = 4_096
+"""Whose numbers are remembered: events that follow each other are about the same things."""
 
 EVENTS_BETWEEN_PLACES = 256
 """How many events are read, at most, to get at one."""
@@ -237,7 +240,7 @@ class Index:
                 "SELECT number FROM words WHERE kind = ? AND word = ?", (kind, word)
             ).fetchone()
             number = int(found[0])
-            if len(self._words) > 50_000:
+            if len(self._words) >= MOST_WORDS:
                 self._words.clear()
             self._words[kind, word] = number
         return number

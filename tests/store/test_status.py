@@ -9,6 +9,8 @@ from imagestore.actors.history import Entry
 from imagestore.errors import FetchFailed, InvalidArgument, NotFound
 from imagestore.methods.status import failed
 from imagestore.model import GuestRequest, ImageRequest, SnapshotRequest, VolumeRequest
+from imagestore.pools.base import Space
+from imagestore.pools.directory.driver import DirectoryPool
 from imagestore.screen import (
     ExplainRequest,
     ExplainResponse,
@@ -26,6 +28,16 @@ from tests.pools.harness import opened_for_writing
 from tests.store.conftest import Run, raw_image
 
 ALICE = Caller(principal="alice")
+
+
+@pytest.fixture(autouse=True)
+def roomy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How full the disk is on which these tests run is no matter of theirs."""
+
+    async def space(pool: DirectoryPool) -> Space:
+        return Space(total=100 << 30, available=90 << 30)
+
+    monkeypatch.setattr(DirectoryPool, "space", space)
 
 
 async def call(store: Store, method: str, request: Any) -> Any:
