@@ -282,7 +282,10 @@ class Client(Wire):
 
         ``force`` discards what was written to it since the stream's base.
         """
-        self.check_real()
+        if self.changing.dry_run:
+            raise errors.InvalidArgument(
+                "a stream cannot be tried dry by sending it", detail="foresee_receive judges its heading"
+            )
         query = urlencode({"id": volume, "force": "true" if force else "false"})
         headers = {"Content-Type": "application/octet-stream"}
         with self.exchange("POST", f"{RECEIVE_PATH}?{query}", pieces, headers) as response:

@@ -146,11 +146,6 @@ class Wire:
             ) from problem
         raise error_of(reply.error if isinstance(reply.error, str) else str(reply.error))
 
-    def check_real(self) -> None:
-        """Raises InvalidArgument on a dry run: what an upload would do, only its bytes tell."""
-        if self.changing.dry_run:
-            raise errors.InvalidArgument("an upload cannot be tried dry", detail="leave out --dry-run")
-
     @contextmanager
     def exchange(
         self, verb: str, path: str, body: bytes | Iterable[bytes] | None, headers: Mapping[str, str] = _JSON

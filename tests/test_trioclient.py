@@ -14,7 +14,7 @@ from imagestore.operationclient import OperationClient
 from imagestore.store import Store
 from imagestore.trioclient import TrioClient
 
-OF_THE_WIRE = {"call", "once", "exchange", "connected", "check_real"}
+OF_THE_WIRE = {"call", "once", "exchange", "connected"}
 """What is no method of a store, but carries them."""
 
 

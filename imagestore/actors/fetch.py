@@ -200,7 +200,7 @@ async def _discard_staging(fetch: Fetch, zpool: ZpoolActor) -> None:
         return
     await zpool.refresh()
     staged = list(zpool.view.under(name)) or staged
-    await zpool.discard(staged[::-1])
+    await zpool.clear(staged[::-1])
 
 
 async def _transfer(

@@ -90,7 +90,8 @@ def _received(intent: ReceiveIntent, view: View) -> Sequence[Foreseen]:
         return [*map(_made, intent.parents), Foreseen(action="make", name=intent.name, what=what)]
     row = view.get(intent.name)
     written = 0 if row is None else row.written
-    what = f"with what is sent, on from {base}; {show_bytes(written)} written since"
+    lost = f"; {show_bytes(written)} written since: refused, or with force lost" if written else ""
+    what = f"with what is sent, on from {base}{lost}"
     return [Foreseen(action="bring up to date", name=intent.name, what=what, size_bytes=written)]
 
 

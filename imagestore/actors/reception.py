@@ -26,16 +26,14 @@ from imagestore.actors.zpool import Create, Rename
 from imagestore.errors import (
     ContentRefused,
     ImageStoreError,
-    PoolStuck,
     Stopping,
-    StreamError,
     TemporarilyUnavailable,
 )
 from imagestore.events.catalogue import ReceiveIntent
 from imagestore.pools import base
 from imagestore.pools.base import Dataset, Receiver, Tags
 from imagestore.streams.content import Decoder, Piece
-from imagestore.streams.heading import heading_of
+from imagestore.streams.heading import check_stream, cut_in_heading, heading_of
 from imagestore.streams.snapshot import SnapshotInfo
 
 _log = logging.getLogger(__name__)
@@ -77,8 +75,7 @@ async def _unpacked(upload: Upload) -> AsyncGenerator[Piece, None]:
             more = True
             while more:
                 piece, more = await unpacking.step(work)
-                if decoder.kind == "raw":
-                    raise ContentRefused("this is no ZFS send stream; it looks like a raw disk image")
+                check_stream(decoder)
                 if piece:
                     yield piece
 
@@ -102,7 +99,7 @@ async def _heading(pieces: AsyncIterator[Piece]) -> tuple[SnapshotInfo, bytes]:
         heading = heading_of(start)
         if heading is not None:
             return heading, bytes(start)
-    raise StreamError(f"the stream is cut in its heading, after {len(start)} bytes")
+    raise cut_in_heading(start)
 
 
 class _Reception:
@@ -138,20 +135,6 @@ class _Reception:
         await self._zpool.reserve(self._operation, 0)
         stays = parents_made(self._intent, self._operation, self._zpool.view)
         await self._operations.fail(self._operation, error, principal=self._upload.principal, happened=stays)
-
-    async def _discard(self, made: tuple[Dataset, ...]) -> None:
-        """What resists does not hide why it was to go: parents are told, staging goes at the next start.
-
-        Raises PoolStuck: what is there is not known.
-        """
-        try:
-            await self._zpool.discard(tuple(reversed(made)))
-        except PoolStuck:
-            raise
-        except ImageStoreError as error:
-            _log.error(
-                "the reception of %s leaves %s in the pool: %s", self._intent.name, made[0].name, error
-            )
 
     async def _feed(self, receiver: Receiver, start: Piece, pieces: AsyncIterator[Piece]) -> None:
         """An unexpected error is this upload's alone: nothing is published yet."""
@@ -193,7 +176,7 @@ class _Reception:
             raise TemporarilyUnavailable(detail="the datasets that it touches keep changing")
         except ImageStoreError:
             if self._intent.name not in view or not self._is_ours(self._intent.name):
-                await self._discard(staged)
+                await self._zpool.discard(staged[::-1])
             raise
 
     def _is_ours(self, name: str) -> bool:
@@ -218,8 +201,7 @@ class _Reception:
         try:
             await zpool.execute(Rename(target=volume.target, name=now.name))
         except ImageStoreError:
-            if made:
-                await self._discard(made)
+            await zpool.discard(made[::-1])
             raise
 
     # -- onto a volume ------------------------------------------------------------------

@@ -59,7 +59,7 @@ async def _destroy_staging(operations: Operations) -> None:
     prefix = f"{names.IMAGES}/{names.STAGING_PREFIX}"
     staged = [row for row in operations.zpool.view.under(names.IMAGES) if row.name.startswith(prefix)]
     if staged:
-        await operations.zpool.discard(staged)
+        await operations.zpool.clear(staged)
     operations.trace("recovery-staging-destroyed")
 
 

@@ -23,8 +23,9 @@ from imagestore import names
 from imagestore.actors.base import NO_DEADLINE, Mailbox, Reply, check_deadline
 from imagestore.actors.claims import Claim, ClaimTable
 from imagestore.actors.ledger import Ledger
+from imagestore.actors.undoing import resisting
 from imagestore.actors.view import View
-from imagestore.errors import Cancelled, DeadlineExceeded, ImageStoreError, NotFound, PoolStuck, Stopping
+from imagestore.errors import Cancelled, DeadlineExceeded, ImageStoreError, NotFound, Stopping
 from imagestore.pools.base import Creation, Dataset, NewFilesystem, PoolDriver, Retagging, Space, Tags, Target
 from imagestore.timings import Timings
 
@@ -335,18 +336,10 @@ class ZpoolActor:
             return (*made, *await self.driver.retag(command.changes))
         except ImageStoreError:
             self.view.put(made)
-            await self._drive_undoing(made)
-            raise
-
-    async def _drive_undoing(self, made: Sequence[Dataset]) -> None:
-        """What resists stays in the view, and does not hide why it was to go. Raises PoolStuck."""
-        try:
             if made:
-                await self._drive(Destroy(targets=tuple(row.target for row in reversed(made))))
-        except PoolStuck:
+                with resisting(made):
+                    await self._drive(Destroy(targets=tuple(row.target for row in reversed(made))))
             raise
-        except ImageStoreError as error:
-            _log.error("parents of what was not adopted stay in the pool: %s", error)
 
     def _put_made(self, rows: Sequence[Dataset], operation: str) -> None:
         """Put rows that an operation made; what they promise, or have set aside, is reserved no longer."""
@@ -488,7 +481,13 @@ class ZpoolActor:
         self._put_made(rows, operation)
 
     async def discard(self, rows: Sequence[Dataset]) -> None:
-        """Destroy what a change that failed has made; if a part is gone already, the next start does it."""
+        """Destroy what a change that failed has made; see :func:`imagestore.actors.undoing.resisting`."""
+        if rows:
+            with resisting(rows):
+                await self.clear(rows)
+
+    async def clear(self, rows: Sequence[Dataset]) -> None:
+        """Destroy what an earlier life has left; if a part is gone already, the next start does it."""
         with contextlib.suppress(NotFound):
             await self.execute(Destroy(targets=tuple(row.target for row in rows), force=True))
 

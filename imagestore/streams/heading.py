@@ -3,6 +3,7 @@
 Nothing here is vouched for yet: the checker judges the same bytes again.  Pure.
 """
 
+import itertools
 from collections.abc import Iterable
 
 from imagestore.errors import ContentRefused, StreamError
@@ -53,16 +54,23 @@ def heading_in(pieces: Iterable[bytes]) -> SnapshotInfo:
         StreamError: it is cut, or none that could be taken.
     """
     decoder, start = Decoder(), bytearray()
-    for piece in pieces:
-        for part in decoder.feed(piece):
-            if decoder.kind == "raw":
-                break
-            start += part
-            if (heading := heading_of(start)) is not None:
-                return heading
-        if decoder.kind == "raw":
-            raise ContentRefused("this is no ZFS send stream; it looks like a raw disk image")
-    raise StreamError(f"the stream is cut in its heading, after {len(start)} bytes")
+    unpacked = itertools.chain.from_iterable(itertools.chain(map(decoder.feed, pieces), [decoder.finish()]))
+    for part in unpacked:
+        check_stream(decoder)
+        start += part
+        if (heading := heading_of(start)) is not None:
+            return heading
+    raise cut_in_heading(start)
+
+
+def check_stream(decoder: Decoder) -> None:
+    """Raises ContentRefused when what is being unpacked turned out to be something else."""
+    if decoder.kind == "raw":
+        raise ContentRefused("this is no ZFS send stream; it looks like a raw disk image")
+
+
+def cut_in_heading(start: bytes | bytearray) -> StreamError:
+    return StreamError(f"the stream is cut in its heading, after {len(start)} bytes")
 
 
 def _begin_at(view: memoryview, at: int) -> Begin | None:
