@@ -170,6 +170,7 @@ class LifeStory(Struct, frozen=True, kw_only=True):
     names: tuple[str, ...]
     role: str
     guid: str
+    txg: int
     origin: str
     ended: int
     events: tuple[EventLine, ...]

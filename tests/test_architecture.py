@@ -14,7 +14,7 @@ LONGEST_FILE_LINES = 500
 
 GROUND = {
     *("", "errors", "names", "model", "identifiers", "timings", "guard", "access", "tokens"),
-    *("condition", "screen", "sizes"),
+    *("condition", "screen", "sizes", "times"),
 }
 """What everything may use: plain data, no effects."""
 
@@ -27,6 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tokens": {"errors"},
     "model": {"access", "errors", "names"},
     "timings": set(),
+    "times": {"errors"},
     "sizes": set(),
     "condition": {"sizes"},
     "screen": {"condition", "errors", "model", "names", "access"},

@@ -7,11 +7,10 @@
 import itertools
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 import click
 
-from imagestore.cli.audit import LOG_COLUMNS, MOMENT, Moment, show_time
+from imagestore.cli.audit import MOMENT, Moment, show_time
 from imagestore.cli.connection import connected, examples
 from imagestore.cli.journal import files_option, journal_option
 from imagestore.cli.operations import local_time
@@ -32,9 +31,6 @@ from imagestore.operationclient import OperationClient
 from imagestore.screen import EventLine, ExplainResponse, LifeStory
 from imagestore.sizes import show_bytes
 
-if TYPE_CHECKING:
-    from imagestore.events.lineage import Life, Lineage
-
 
 @click.command(
     epilog=examples(
@@ -53,17 +49,7 @@ def explain(client: OperationClient, dataset: str, journal: str | None, output: 
     Every dataset that ever had the name is told, by its identity; then what the last one was
     cloned from, back to the image that was fetched.
     """
-    if journal is None:
-        _show_story(client.explain_dataset(dataset), output)
-        return
-    from imagestore.events import lineage, reader
-
-    read = partial(reader.read, journal)
-    told = lineage.explain(_relative(dataset, read()), read)
-    if not told.lives and not told.attempts:
-        raise NotFound(
-            f"the journal knows nothing of {dataset}", detail="`imagestore drift` lists foreign datasets"
-        )
+    told = client.explain_dataset(dataset) if journal is None else _read(dataset, journal)
     if output == "json":
         print_json(told)
     elif output == "jsonl":
@@ -72,19 +58,26 @@ def explain(client: OperationClient, dataset: str, journal: str | None, output: 
         _show(told)
 
 
-def _show_story(told: ExplainResponse, output: Format) -> None:
-    """What the store tells."""
-    if output == "json":
-        print_json(told)
-        return
-    if output == "jsonl":
-        print_line(told)
-        return
+def _read(dataset: str, journal: str) -> ExplainResponse:
+    """What the files tell. Raises NotFound."""
+    from imagestore.events import lineage, reader
+    from imagestore.events.retelling import explanation
+
+    read = partial(reader.read, journal)
+    told = lineage.explain(_relative(dataset, read()), read)
+    if not told.lives and not told.attempts:
+        raise NotFound(
+            f"the journal knows nothing of {dataset}", detail="`imagestore drift` lists foreign datasets"
+        )
+    return explanation(told)
+
+
+def _show(told: ExplainResponse) -> None:
     for life in told.lives:
-        _show_told(life)
+        _show_life(life)
     for life in told.origins:
         click.echo(f"{told.dataset} came from:")
-        _show_told(life)
+        _show_life(life)
     if told.attempts:
         click.echo(f"attempts that left nothing at {told.dataset}:")
         show_rows(told.attempts, LINE_COLUMNS, "table")
@@ -92,17 +85,13 @@ def _show_story(told: ExplainResponse, output: Format) -> None:
         click.echo("its past is longer than the store tells; --journal DIR reads all of it", err=True)
 
 
-def _show_told(life: LifeStory) -> None:
-    click.echo(_title(life.names, life.role, life.guid, life.origin, life.ended))
+def _show_life(life: LifeStory) -> None:
+    made_of = f", a clone of {life.origin}" if life.origin else ""
+    end = f"gone since seq {life.ended}" if life.ended else "there"
+    names = ", then ".join(life.names)
+    click.echo(printable(f"{names}: {life.role}, guid {life.guid}, txg {life.txg}{made_of}; {end}"))
     show_rows(life.events, LINE_COLUMNS, "table")
     click.echo()
-
-
-def _title(names: Sequence[str], role: str, identity: str, origin: str, ended: int) -> str:
-    """One life in a line."""
-    made_of = f", a clone of {origin}" if origin else ""
-    end = f"gone since seq {ended}" if ended else "there"
-    return printable(f"{', then '.join(names)}: {role}, guid {identity}{made_of}; {end}")
 
 
 def _relative(dataset: str, events: Iterable[Envelope]) -> str:
@@ -110,24 +99,6 @@ def _relative(dataset: str, events: Iterable[Envelope]) -> str:
     attached = [each.event.pool for each in events if isinstance(each.event, PoolAttached)]
     pools = {pool.rstrip("/").rpartition("/")[2] for pool in attached}
     return next((dataset[len(pool) + 1 :] for pool in pools if dataset.startswith(f"{pool}/")), dataset)
-
-
-def _show(told: "Lineage") -> None:
-    for life in told.lives:
-        _show_life(life)
-    for life in told.origins:
-        click.echo(f"{told.dataset} came from:")
-        _show_life(life)
-    if told.attempts:
-        click.echo(f"attempts that left nothing at {told.dataset}:")
-        show_rows(told.attempts, LOG_COLUMNS, "table")
-
-
-def _show_life(life: "Life") -> None:
-    origin = life.origin.name if life.origin is not None else ""
-    click.echo(_title(life.names, life.role, f"{life.guid:x}, txg {life.createtxg}", origin, life.ended))
-    show_rows(life.events, LOG_COLUMNS, "table")
-    click.echo()
 
 
 LINE_COLUMNS = (

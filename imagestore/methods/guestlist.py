@@ -13,10 +13,10 @@ from imagestore.actors.guestdisks import whole
 from imagestore.actors.plans import is_guest, is_visible
 from imagestore.errors import NotFound
 from imagestore.methods.addressing import Addressing
-from imagestore.methods.times import show_time
 from imagestore.pools.base import Dataset
 from imagestore.screen import DiskSnapshot, DiskStatus, GuestsRequest, GuestsResponse, GuestStatus
 from imagestore.service import LOCAL, Caller
+from imagestore.times import show_time
 
 PAGE = 1_000
 """Guests of one answer, at most."""

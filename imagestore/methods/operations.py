@@ -14,9 +14,9 @@ from imagestore.errors import InvalidArgument, NotFound
 from imagestore.events.catalogue import Envelope
 from imagestore.events.indexqueries import Wanted
 from imagestore.methods.addressing import Addressing
-from imagestore.methods.times import read_time, show_time
 from imagestore.model import Effect, Operation, OperationRequest, OperationResponse, Progress
 from imagestore.service import LOCAL, Caller
+from imagestore.times import read_time, show_time
 
 PAGE = 100
 LARGEST_PAGE = 1000

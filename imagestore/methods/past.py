@@ -1,25 +1,21 @@
 """The journal over RPC: searched, and asked where a dataset came from.
 
-Both bounded: what takes longer is for ``imagestore log`` and ``explain``,
+Both bounded: what takes longer is for ``imagestore log`` and ``explain --journal``,
 which read the files themselves.
 """
 
 from imagestore.errors import InvalidArgument, NotFound
-from imagestore.events.catalogue import Envelope
-from imagestore.events.eventtext import describe
-from imagestore.events.lineage import Life
-from imagestore.events.selection import Filter, alias_of
+from imagestore.events.retelling import explanation, line_of
+from imagestore.events.selection import Filter
 from imagestore.methods.operations import OperationMethods
-from imagestore.methods.times import read_time, show_time
 from imagestore.screen import (
-    EventLine,
     ExplainRequest,
     ExplainResponse,
-    LifeStory,
     SearchRequest,
     SearchResponse,
 )
 from imagestore.service import LOCAL, Caller
+from imagestore.times import read_time
 
 PAGE = 50
 LARGEST_PAGE = 500
@@ -48,7 +44,7 @@ class PastMethods(OperationMethods):
         )
         limit = min(request.limit or PAGE, LARGEST_PAGE)
         page = await self._running().archive.search(wanted, text=request.text, limit=limit)
-        return SearchResponse(events=tuple(map(_line, page.events)), next=page.next)
+        return SearchResponse(events=tuple(map(line_of, page.events)), next=page.next)
 
     async def explain_dataset(self, request: ExplainRequest, caller: Caller = LOCAL) -> ExplainResponse:
         """What ever had a name, where the last of it came from, and what was done to it.
@@ -62,32 +58,4 @@ class PastMethods(OperationMethods):
         told = story.lineage
         if not told.lives and not told.attempts:
             raise NotFound(detail=f"the journal knows nothing of {dataset}")
-        return ExplainResponse(
-            dataset=dataset,
-            lives=tuple(map(_life, told.lives)),
-            origins=tuple(map(_life, told.origins)),
-            attempts=tuple(map(_line, told.attempts)),
-            truncated=story.truncated,
-        )
-
-
-def _line(envelope: Envelope) -> EventLine:
-    return EventLine(
-        seq=envelope.seq,
-        time=show_time(envelope.time_ns) or "",
-        who=envelope.principal,
-        operation=envelope.operation,
-        event=alias_of(envelope.event),
-        what=describe(envelope.event),
-    )
-
-
-def _life(life: Life) -> LifeStory:
-    return LifeStory(
-        names=life.names,
-        role=life.role,
-        guid=f"{life.guid:x}",
-        origin=life.origin.name if life.origin is not None else "",
-        ended=life.ended,
-        events=tuple(map(_line, life.events)),
-    )
+        return explanation(told, truncated=story.truncated)

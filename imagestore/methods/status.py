@@ -18,7 +18,6 @@ from imagestore.events.indexqueries import Wanted
 from imagestore.methods.audit import AuditMethods
 from imagestore.methods.imagelife import ImageLifeMethods
 from imagestore.methods.operations import OperationMethods
-from imagestore.methods.times import show_time
 from imagestore.model import DriftRequest
 from imagestore.pools.base import Space
 from imagestore.screen import (
@@ -30,6 +29,7 @@ from imagestore.screen import (
     StatusResponse,
 )
 from imagestore.service import LOCAL, Caller, Readiness
+from imagestore.times import show_time
 
 SPACE_SECONDS = 2.0
 """A pool that has not told its space by then is shown without."""

@@ -516,7 +516,7 @@ HISTORY: tuple[Event, ...] = (
 )
 
 
-def test_the_history_below_has_every_event_type() -> None:
+def test_the_history_has_every_event_type() -> None:
     """A new event type is added to HISTORY, and to the tests above."""
     assert {type(event) for event in HISTORY} == set(get_args(Event))
 
