@@ -432,6 +432,9 @@ def test_an_event_out_of_sequence_is_refused_and_changes_nothing(seq: int) -> No
     assert state == before
 
 
+# --- adoption ----------------------------------------------------------------------------
+
+
 ADOPTED = DatasetAdopted(
     name="old/root", kind="volume", role="disk", guid=7, createtxg=70, size_bytes=512, guest="g", disk="0"
 )
@@ -459,6 +462,9 @@ def test_an_image_that_is_released_is_none_any_more() -> None:
     assert (state.images, state.retired) == ({}, {})
     with pytest.raises(ValueError, match="never requested"):
         fold(ImageReleased(image="a"))
+
+
+# --- a history with everything in it -------------------------------------------------------
 
 
 HISTORY: tuple[Event, ...] = (
