@@ -4,7 +4,6 @@ import builtins
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -72,17 +71,6 @@ def collector() -> Iterator[Collector]:
     found.close()
 
 
-@pytest.fixture
-def config(tmp_path: Path) -> Config:
-    return Config(
-        pool=f"dir:{tmp_path}/pool",
-        journal=f"{tmp_path}/journal",
-        image_service="127.0.0.1:1",
-        fetch_tries=1,
-        fetch_wait_seconds=0.01,
-    )
-
-
 async def call(store: Store, method: str, request: Struct, *, key: str = "") -> Any:
     return await store.call(METHODS_BY_NAME[method], request, structs.replace(ALICE, key=key))
 
@@ -92,7 +80,12 @@ def attributes(span: Any) -> dict[str, str]:
 
 
 def ids(span: Any) -> tuple[int, int, int]:
-    return tuple(int.from_bytes(each, "big") for each in (span.trace_id, span.span_id, span.parent_span_id))  # type: ignore[return-value]  # three of them
+    """Of the trace, of the span, of the span above it."""
+    return number(span.trace_id), number(span.span_id), number(span.parent_span_id)
+
+
+def number(found: bytes) -> int:
+    return int.from_bytes(found, "big")
 
 
 async def test_a_call_is_a_span_with_its_operation_below(config: Config, collector: Collector) -> None:
