@@ -141,7 +141,8 @@ class Retagging(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Space(Struct, frozen=True, kw_only=True):
-    """Bytes. ``available`` is what can still be written, reservations taken off."""
+    """Bytes. ``available`` is what can still be written, reservations taken off; ``total`` is that and
+    what is used, as ``df`` has it: what the file system keeps for root is in neither."""
 
     total: int
     available: int

@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from imagestore.errors import AlreadyExists, ConfigError, InUse, NoSpace, NotValid, PoolBusy, PoolError
-from imagestore.pools.base import NewClone, NewFilesystem, NewVolume
+from imagestore.pools.base import NewClone, NewFilesystem, NewVolume, Space
 from imagestore.pools.directory.catalog import Catalog
 from imagestore.pools.directory.driver import open_directory_pool
 from tests.pools import crashing
@@ -441,3 +441,12 @@ async def test_a_file_that_cannot_grow_leaves_nothing(tmp_path: Path) -> None:
     )
     assert done.stdout.splitlines() in (["StreamError", "['']"], ["InvalidArgument", "['']"])
     assert not list((tmp_path / "tank/.imagestore/data").iterdir())
+
+
+async def test_the_pool_is_as_full_as_df_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 100 blocks 30 are used and 20 kept for root."""
+    told = os.statvfs_result((4096, 4096, 100, 70, 50, 0, 0, 0, 0, 255))
+    pool = await open_directory_pool(f"{tmp_path}/pool", create=True)
+    monkeypatch.setattr(os, "statvfs", lambda path: told)
+    assert await pool.space() == Space(total=80 * 4096, available=50 * 4096)
+    await pool.close()

@@ -233,7 +233,9 @@ class DirectoryPool:
     async def space(self) -> Space:
         def look() -> Space:
             status = os.statvfs(self._ground.layout.data)
-            return Space(total=status.f_blocks * status.f_frsize, available=status.f_bavail * status.f_frsize)
+            used = status.f_blocks - status.f_bfree
+            available = status.f_bavail * status.f_frsize
+            return Space(total=used * status.f_frsize + available, available=available)
 
         return await self._ground.look("asking for free space", look)
 
