@@ -160,10 +160,16 @@ def test_what_much_was_written_to_and_what_was_resized_is_noticed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     now = [0.0]
-    sizes = {"zd0 7": "2048\n"}
     monkeypatch.setattr(watch_module, "_KSTAT", str(tmp_path))
-    monkeypatch.setattr(watch_module, "_volume_sizes", lambda: sizes.items())
+    monkeypatch.setattr(watch_module, "_BLOCK", str(tmp_path / "block"))
     (tmp_path / "tank").mkdir()
+
+    def block_device(name: str, sequence: int, sectors: int) -> Path:
+        directory = tmp_path / "block" / name
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "diskseq").write_text(f"{sequence}\n")
+        (directory / "size").write_text(f"{sectors}\n")
+        return directory
 
     def wrote(name: str, count: int) -> None:
         (tmp_path / "tank" / f"objset-{len(name)}").write_text(
@@ -173,12 +179,19 @@ def test_what_much_was_written_to_and_what_was_resized_is_noticed(
     statistics = watch_module.Statistics("tank", lambda: now[0])
     wrote("v", MUCH_BYTES - 1)
     wrote("w w", 0)
+    block_device("zd0", 7, 2048)
     assert statistics.read() == ([], False)
     wrote("w w", MUCH_BYTES)
-    sizes["zd0 7"] = "4096\n"
+    block_device("zd0", 7, 4096)
     assert statistics.read() == ((), False)  # not so soon again
     now[0] = 5.0
     assert statistics.read() == (["w w"], True)
-    sizes["zd16 9"] = "2048\n"  # a new volume is no resized one
+    block_device("zd16", 9, 2048)  # a new volume is no resized one
     now[0] = 10.0
+    assert statistics.read() == ([], False)
+    block_device("zd16", 10, 8192)  # nor is one that got a number which was another's
+    now[0] = 15.0
+    assert statistics.read() == ([], False)
+    (block_device("zd0", 7, 4096) / "size").unlink()  # nor is one that is just being destroyed
+    now[0] = 20.0
     assert statistics.read() == ([], False)

@@ -39,6 +39,7 @@ RESTART_SECONDS = 5.0
 """A child that dies is not started more often than that."""
 
 _KSTAT = "/proc/spl/kstat/zfs"
+_BLOCK = "/sys/block"
 
 
 class Watch:
@@ -239,12 +240,14 @@ def _volume_sizes() -> Iterator[tuple[str, str]]:
     """Each volume's block device, and its size in sectors.
 
     A device's number is used again, its sequence number (Linux 5.15) is not.
+    One that goes while it is read has no size, which is no other size.
     """
     with suppress(OSError):
-        for device in os.listdir("/sys/block"):
+        for device in os.listdir(_BLOCK):
             if device.startswith("zd"):
-                sequence = _first_line(f"/sys/block/{device}/diskseq")
-                yield f"{device} {sequence}", _first_line(f"/sys/block/{device}/size")
+                sequence = _first_line(f"{_BLOCK}/{device}/diskseq")
+                if size := _first_line(f"{_BLOCK}/{device}/size"):
+                    yield f"{device} {sequence}", size
 
 
 def _first_line(path: str) -> str:
