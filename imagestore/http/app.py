@@ -17,7 +17,7 @@ from werkzeug.exceptions import HTTPException
 
 from imagestore.http import downloads, events, images, pages, rpc, uploads
 from imagestore.http.answer import Answer, text_answer
-from imagestore.http.exchange import Exchange, connection_of
+from imagestore.http.exchange import Exchange
 from imagestore.http.gate import Gate
 from imagestore.http.incidents import one_line, report_incident
 from imagestore.http.settings import HttpSettings
@@ -46,8 +46,7 @@ class Application:
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         if scope["type"] == "http":
-            with connection_of(scope).serving():
-                await self._serve(scope, receive, shield_final_send(send))
+            await self._serve(scope, receive, shield_final_send(send))
         elif scope["type"] == "lifespan":
             await self._quart(scope, receive, send)
         else:

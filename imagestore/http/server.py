@@ -5,9 +5,9 @@ stopping: accept no more, close idle connections, let requests under way finish
 within ``grace_seconds``, then cut.  When :func:`serve_http` returns, no
 connection is left.
 
-Connections are handed to Hypercorn's ``TCPServer`` one by one instead of
-through its ``serve``: so each is a :class:`~imagestore.http.shims.BoundedStream`
-that can be cut, and a faster front can be put before it.
+Hypercorn's protocols are run on each connection by :mod:`imagestore.http.connection`
+instead of through its ``serve``: so each is a :class:`~imagestore.http.shims.BoundedStream`
+that can be cut.
 """
 
 import logging
@@ -20,12 +20,12 @@ import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
 from hypercorn.trio.lifespan import Lifespan
-from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 
 from imagestore.access import source_of
 from imagestore.http.app import Application
+from imagestore.http.connection import Connection
 from imagestore.http.exchange import CONNECTION
 from imagestore.http.gate import Gate
 from imagestore.http.incidents import report_incident
@@ -96,7 +96,6 @@ def hypercorn_config(settings: HttpSettings) -> Config:
     config.accesslog = None
     config.errorlog = logging.getLogger("hypercorn.error")
     config.include_server_header = False
-    config.keep_alive_timeout = settings.keep_alive_seconds
     config.keep_alive_max_requests = 1 << 62
     config.h11_max_incomplete_size = settings.max_header_bytes
     config.h2_max_header_list_size = settings.max_header_bytes
@@ -168,6 +167,9 @@ class _Server:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_abort_when_cancelled, connection)
                 nursery.start_soon(connection.close_after_hangup)
+                nursery.start_soon(
+                    connection.close_when_idle, self._settings.keep_alive_seconds, self._context.terminated
+                )
                 peer = await self._greet(stream, encrypted)
                 if peer is not None:
                     await self._run_protocol(connection, peer)
@@ -210,13 +212,7 @@ class _Server:
         """Hypercorn's part; a defect there costs this connection and no other."""
         state = ConnectionState({CONNECTION: connection, PEER: peer})
         try:
-            await TCPServer(
-                self._application,
-                self._config,
-                self._context,
-                state,
-                connection,  # type: ignore[arg-type]  # has what TCPServer uses of a SocketStream
-            )
+            await Connection(self._application, self._config, self._context, state, connection).run()
         except Exception:
             report_incident("a connection failed unexpectedly")
 

@@ -30,7 +30,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import trio
-from hypercorn.typing import ASGIReceiveCallable, ASGIReceiveEvent, ASGISendCallable, ASGISendEvent
+from hypercorn.typing import ASGIReceiveCallable, ASGIReceiveEvent, ASGISendCallable, ASGISendEvent, Event
 
 SEND_SLICE_BYTES = 64 << 10
 """A client must take this much within the stall time."""
@@ -81,21 +81,22 @@ class BoundedStream(trio.abc.HalfCloseableStream):
         self.idle_since: float | None = trio.current_time()
         """Since when no request is under way on it; None while one is."""
         self._requests = 0
+        self._became_idle = trio.Event()
         self._hold_next = False
         self._held = b""
         self._comes_fast = False
 
-    @contextmanager
-    def serving(self) -> Iterator[None]:
-        """A request is under way on it."""
+    def begin_request(self) -> None:
+        """A request is under way on it, until :meth:`end_request`."""
         self._requests += 1
         self.idle_since = None
-        try:
-            yield
-        finally:
-            self._requests -= 1
-            if not self._requests:
-                self.idle_since = trio.current_time()
+
+    def end_request(self) -> None:
+        self._requests -= 1
+        if not self._requests:
+            self.idle_since = trio.current_time()
+            self._became_idle.set()
+            self._became_idle = trio.Event()
 
     @contextmanager
     def cancelled_by_hangup(self) -> Iterator[None]:
@@ -116,6 +117,11 @@ class BoundedStream(trio.abc.HalfCloseableStream):
     def hold_next(self) -> None:
         """Send what the next ``send_all`` is given together with what the one after it is."""
         self._hold_next = True
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether there is something that waits for the next ``send_all``, and be that of nothing."""
+        return bool(self._held)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Raises trio.BrokenResourceError when the client takes nothing any more."""
@@ -172,6 +178,18 @@ class BoundedStream(trio.abc.HalfCloseableStream):
         while self.idle_since is None or trio.current_time() - self.idle_since < HANGUP_SECONDS:
             await trio.sleep(HANGUP_SECONDS)
         await trio.aclose_forcefully(self._stream)
+
+    async def close_when_idle(self, seconds: float, ending: Event) -> None:
+        """Close once no request was under way for so long, or is when all are ``ending``."""
+        while not ending.is_set():
+            due = trio.current_time() + seconds if self.idle_since is None else self.idle_since + seconds
+            if due <= trio.current_time():
+                break
+            with trio.move_on_at(due):
+                await ending.wait()
+        while self.idle_since is None:
+            await self._became_idle.wait()
+        await self.aclose()
 
     def abort(self) -> None:
         """Close now and tell the client by a reset; never blocks."""

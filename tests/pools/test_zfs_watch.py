@@ -192,6 +192,9 @@ def test_what_much_was_written_to_and_what_was_resized_is_noticed(
     block_device("zd16", 10, 8192)  # nor is one that got a number which was another's
     now[0] = 15.0
     assert statistics.read() == ([], False)
-    (block_device("zd0", 7, 4096) / "size").unlink()  # nor is one that is just being destroyed
+    block_device("zd16", 10, 0)  # nor is one that is being removed: the kernel makes it 0 sectors long first
     now[0] = 20.0
+    assert statistics.read() == ([], False)
+    (block_device("zd0", 7, 4096) / "size").unlink()
+    now[0] = 25.0
     assert statistics.read() == ([], False)

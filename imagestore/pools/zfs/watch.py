@@ -240,13 +240,14 @@ def _volume_sizes() -> Iterator[tuple[str, str]]:
     """Each volume's block device, and its size in sectors.
 
     A device's number is used again, its sequence number (Linux 5.15) is not.
-    One that goes while it is read has no size, which is no other size.
+    One that is being removed has no size, or 0 sectors, which is no other size.
     """
     with suppress(OSError):
         for device in os.listdir(_BLOCK):
             if device.startswith("zd"):
                 sequence = _first_line(f"{_BLOCK}/{device}/diskseq")
-                if size := _first_line(f"{_BLOCK}/{device}/size"):
+                size = _first_line(f"{_BLOCK}/{device}/size")
+                if size.strip() not in ("", "0"):
                     yield f"{device} {sequence}", size
 
 

@@ -1,0 +1,139 @@
+"""One connection, from its bytes to Hypercorn's protocols and back.
+
+Owns the reading and the writing of a connection, and the tasks of its requests.
+It takes the place of Hypercorn's ``TCPServer``, which costs a short call half
+of its time in turns of trio's scheduler: it starts a task for each time of
+idleness and ends it again, takes a lock that waits for a turn with each piece
+that it sends, also with empty ones, and waits for a turn with each message
+between protocol and application.  Here a call waits only for what is not there
+yet.  How long a connection may be idle is for its
+:class:`~imagestore.http.shims.BoundedStream`.
+"""
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import trio
+from hypercorn.config import Config
+from hypercorn.events import Closed, Event, RawData
+from hypercorn.protocol import ProtocolWrapper
+from hypercorn.trio.task_group import TaskGroup, _handle
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import AppWrapper, ASGIReceiveEvent, ASGISendEvent, ConnectionState, Scope
+from hypercorn.utils import parse_socket_addr
+
+from imagestore.http.shims import BoundedStream
+
+RECEIVE_BYTES = 64 << 10
+"""Read at a time, while a body does not come faster."""
+
+
+class Connection:
+    """Hypercorn's protocols over ``stream``.  Each request's scope has ``state``."""
+
+    def __init__(
+        self,
+        application: AppWrapper,
+        config: Config,
+        context: WorkerContext,
+        state: ConnectionState,
+        stream: BoundedStream,
+    ) -> None:
+        """Raises OSError when the client has gone."""
+        client, server = (
+            parse_socket_addr(stream.socket.family, address)
+            for address in (stream.socket.getpeername(), stream.socket.getsockname())
+        )
+        self._stream = stream
+        self._requests = _Requests(stream)
+        self._sending = trio.Lock()
+        self._protocol = ProtocolWrapper(
+            application, config, context, self._requests, state, False, client, server, self._send
+        )
+
+    async def run(self) -> None:
+        """Serve until the connection is closed, and close it."""
+        try:
+            async with self._requests:
+                await self._protocol.initiate()
+                await self._read()
+        finally:
+            await self._close()
+
+    async def _read(self) -> None:
+        data: bytes | bytearray = b"-"
+        while data:
+            try:
+                data = await self._stream.receive_some(RECEIVE_BYTES)
+            except (trio.ClosedResourceError, trio.BrokenResourceError):
+                break
+            await self._protocol.handle(RawData(bytes(data)))
+        await self._protocol.handle(Closed())
+
+    async def _send(self, event: Event) -> None:
+        if isinstance(event, RawData):
+            if event.data or self._stream.holds_back:
+                await self._send_bytes(event.data)
+        elif isinstance(event, Closed):
+            await self._close()
+            await self._protocol.handle(Closed())
+
+    async def _send_bytes(self, data: bytes) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()  # a request that is cut off answers nothing
+        try:
+            self._sending.acquire_nowait()
+        except trio.WouldBlock:
+            await self._sending.acquire()
+        try:
+            with trio.CancelScope(shield=True):  # half a head or half a chunk would spoil what follows
+                await self._stream.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            await self._protocol.handle(Closed())
+        finally:
+            self._sending.release()
+
+    async def _close(self) -> None:
+        with suppress(trio.BrokenResourceError, trio.BusyResourceError, trio.ClosedResourceError):
+            await self._stream.send_eof()
+        await self._stream.aclose()
+
+
+class _Requests(TaskGroup):
+    """The tasks that serve the requests of one connection."""
+
+    def __init__(self, stream: BoundedStream) -> None:
+        super().__init__()
+        self._stream = stream
+
+    async def spawn_app(
+        self,
+        app: AppWrapper,
+        config: Config,
+        scope: Scope,
+        send: Callable[[ASGISendEvent | None], Awaitable[None]],
+    ) -> Callable[[ASGIReceiveEvent], Awaitable[None]]:
+        sender, receiver = trio.open_memory_channel[ASGIReceiveEvent](config.max_app_queue_size)
+
+        async def put(event: ASGIReceiveEvent) -> None:
+            try:
+                sender.send_nowait(event)
+            except trio.WouldBlock:
+                await sender.send(event)
+
+        async def receive() -> ASGIReceiveEvent:
+            try:
+                return receiver.receive_nowait()
+            except trio.WouldBlock:
+                return await receiver.receive()
+
+        async def serve() -> None:
+            try:
+                await _handle(
+                    app, config, scope, receive, send, trio.to_thread.run_sync, trio.from_thread.run
+                )
+            finally:
+                self._stream.end_request()
+
+        self._stream.begin_request()
+        self.spawn(serve)
+        return put
