@@ -44,6 +44,7 @@ from imagestore.model import (
     VolumeRequest,
     VolumeResponse,
 )
+from imagestore.pipes import InPipe
 from imagestore.screen import (
     ExplainRequest,
     ExplainResponse,
@@ -246,7 +247,7 @@ class Download(Struct, frozen=True, kw_only=True):
     content_type: str
     filename: str
     etag: str
-    chunks: AsyncIterator[bytes | memoryview]
+    chunks: AsyncIterator[bytes | memoryview | InPipe]
     measure: Callable[[], Awaitable[int]] | None = None
     size: int | None = None
     """How many bytes the whole stream has, where that is known already."""
@@ -380,13 +381,13 @@ class Service(Protocol):
     async def revoke_token(self, request: TokenRequest, caller: Caller = LOCAL) -> TokenResponse: ...
 
     def download(
-        self, request: SnapshotRequest, caller: Caller = LOCAL, *, offset: int = 0
+        self, request: SnapshotRequest, caller: Caller = LOCAL, *, offset: int = 0, in_pipe: bool = False
     ) -> AbstractAsyncContextManager[Download]:
         """A snapshot's send stream, or the tar of a whole guest's snapshot.
 
         The stream is incremental where ``request.base`` names a snapshot.  Its
         first ``offset`` bytes are left out; of an archive, which has no
-        ``etag``, none are.
+        ``etag``, none are.  Only with ``in_pipe`` are there chunks of :class:`InPipe`.
 
         Entering raises what is wrong before a byte is sent: InvalidArgument
         ("need an id", a base that is none), NotFound, NotValid, NotSnapshot.

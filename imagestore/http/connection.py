@@ -6,23 +6,30 @@ of its time in turns of trio's scheduler: it starts a task for each time of
 idleness and ends it again, takes a lock that waits for a turn with each piece
 that it sends, also with empty ones, and waits for a turn with each message
 between protocol and application.  Here a call waits only for what is not there
-yet.  How long a connection may be idle is for its
-:class:`~imagestore.http.shims.BoundedStream`.
+yet.  And a body that is in a pipe goes to the socket without being copied.
+
+How long a connection may be idle is for its :class:`~imagestore.http.shims.BoundedStream`.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
+import h11
 import trio
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData
 from hypercorn.protocol import ProtocolWrapper
+from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.task_group import TaskGroup, _handle
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper, ASGIReceiveEvent, ASGISendEvent, ConnectionState, Scope
 from hypercorn.utils import parse_socket_addr
 
 from imagestore.http.shims import BoundedStream
+from imagestore.pipes import InPipe
+
+CONNECTION = "imagestore.connection"
+"""The key in an ASGI scope's ``state`` under which the connection is."""
 
 RECEIVE_BYTES = 64 << 10
 """Read at a time, while a body does not come faster."""
@@ -44,7 +51,8 @@ class Connection:
             parse_socket_addr(stream.socket.family, address)
             for address in (stream.socket.getpeername(), stream.socket.getsockname())
         )
-        self._stream = stream
+        state[CONNECTION] = self
+        self.stream = stream
         self._requests = _Requests(stream)
         self._sending = trio.Lock()
         self._protocol = ProtocolWrapper(
@@ -64,7 +72,7 @@ class Connection:
         data: bytes | bytearray = b"-"
         while data:
             try:
-                data = await self._stream.receive_some(RECEIVE_BYTES)
+                data = await self.stream.receive_some(RECEIVE_BYTES)
             except (trio.ClosedResourceError, trio.BrokenResourceError):
                 break
             await self._protocol.handle(RawData(bytes(data)))
@@ -72,11 +80,40 @@ class Connection:
 
     async def _send(self, event: Event) -> None:
         if isinstance(event, RawData):
-            if event.data or self._stream.holds_back:
+            if event.data or self.stream.holds_back:
                 await self._send_bytes(event.data)
         elif isinstance(event, Closed):
             await self._close()
             await self._protocol.handle(Closed())
+
+    @property
+    def takes_pipes(self) -> bool:
+        """Whether :meth:`send_in_pipe` may be called."""
+        return self.stream.plain and isinstance(self._protocol.protocol, H11Protocol)
+
+    async def send_in_pipe(self, piece: InPipe) -> None:
+        """Send ``piece`` as the next of the body that is being sent, past Hypercorn, framed by h11.
+
+        Raises trio.BrokenResourceError, trio.ClosedResourceError: the client is there no more.
+        """
+        protocol = self._protocol.protocol
+        assert isinstance(protocol, H11Protocol)
+        assert isinstance(protocol.connection, h11.Connection)
+        # h11 hands such an object back untouched, with what goes before it and behind it.
+        framed: Sequence[bytes | InPipe] = (
+            protocol.connection.send_with_data_passthrough(
+                h11.Data(data=piece)  # type: ignore[arg-type]  # for this method: what has a length
+            )
+            or ()
+        )
+        async with self._sending:
+            for part in framed:
+                if isinstance(part, InPipe):
+                    await self.stream.splice(part)
+                    continue
+                if not piece:
+                    self.stream.hold_next()  # the end of a chunk goes with the beginning of the next
+                await self.stream.send_all(part)
 
     async def _send_bytes(self, data: bytes) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()  # a request that is cut off answers nothing
@@ -86,7 +123,7 @@ class Connection:
             await self._sending.acquire()
         try:
             with trio.CancelScope(shield=True):  # half a head or half a chunk would spoil what follows
-                await self._stream.send_all(data)
+                await self.stream.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             await self._protocol.handle(Closed())
         finally:
@@ -94,8 +131,8 @@ class Connection:
 
     async def _close(self) -> None:
         with suppress(trio.BrokenResourceError, trio.BusyResourceError, trio.ClosedResourceError):
-            await self._stream.send_eof()
-        await self._stream.aclose()
+            await self.stream.send_eof()
+        await self.stream.aclose()
 
 
 class _Requests(TaskGroup):

@@ -16,6 +16,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
 from urllib.parse import parse_qs
 
+import trio
+
 from imagestore.errors import ImageStoreError, PoolError
 from imagestore.http.answer import NOSNIFF, Answer, Header, choose_coding, coded, text_answer
 from imagestore.http.exchange import Exchange
@@ -24,6 +26,7 @@ from imagestore.http.json_text import MalformedJson, document_of, value
 from imagestore.http.ranges import Range, content_range, is_current, read_range
 from imagestore.http.shapes import WrongType, read_request
 from imagestore.model import SnapshotRequest
+from imagestore.pipes import InPipe
 from imagestore.service import Download, Service
 
 logger = logging.getLogger(__name__)
@@ -88,7 +91,8 @@ async def send_stream(service: Service, exchange: Exchange, request: SnapshotReq
         if answer is not None:
             return answer
         if not sending.begun:
-            async with service.download(request, exchange.caller) as download:
+            in_pipe = exchange.protocol.takes_pipes
+            async with service.download(request, exchange.caller, in_pipe=in_pipe) as download:
                 await sending.whole(download)
     except ImageStoreError as error:
         text = one_line(str(error))
@@ -96,6 +100,8 @@ async def send_stream(service: Service, exchange: Exchange, request: SnapshotReq
             status = error.http_status if error.http_status in (400, 404) else 500
             return refusal(status, text, exchange.accept_encoding)
         logger.warning("download of %s broke off: %s", request.id, text)
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        return None  # the client has gone
     except Exception:
         report_incident(f"download of {request.id!r} failed unexpectedly")
         if not sending.begun:
@@ -153,9 +159,12 @@ class _Sending:
         self.begun = True
         await self.exchange.send({"type": "http.response.start", "status": status, "headers": headers})
 
-    async def _body(self, chunks: AsyncIterator[bytes | memoryview]) -> None:
+    async def _body(self, chunks: AsyncIterator[bytes | memoryview | InPipe]) -> None:
         gathered = bytearray()
         async for chunk in chunks:
+            if isinstance(chunk, InPipe):
+                await self.exchange.protocol.send_in_pipe(chunk)
+                continue
             for piece in regroup(gathered, chunk):
                 await self._piece(piece)
         await self._piece(bytes(gathered))
@@ -165,10 +174,11 @@ class _Sending:
 
 
 async def _first_bytes(
-    chunks: AsyncIterator[bytes | memoryview], left: int
+    chunks: AsyncIterator[bytes | memoryview | InPipe], left: int
 ) -> AsyncGenerator[bytes | memoryview, None]:
     """The first ``left`` bytes. Raises PoolError when there are fewer."""
     async for chunk in chunks:
+        assert not isinstance(chunk, InPipe), "nobody asked for it"
         yield chunk[:left]
         left -= len(chunk)
         if left <= 0:

@@ -11,20 +11,18 @@ import trio
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 
 from imagestore.http.answer import Answer
+from imagestore.http.connection import CONNECTION, Connection
 from imagestore.http.peers import PEER, Peer
-from imagestore.http.shims import BoundedStream, drop_rest
+from imagestore.http.shims import drop_rest
 from imagestore.service import Caller
 
 RPC_PATH = "/_mistify_RPC_"
 
-CONNECTION = "imagestore.connection"
-"""The key in an ASGI scope's ``state`` under which the server puts the connection."""
 
-
-def connection_of(scope: HTTPScope) -> BoundedStream:
+def connection_of(scope: HTTPScope) -> Connection:
     """The connection that a request came on."""
     connection = scope["state"][CONNECTION]
-    assert isinstance(connection, BoundedStream)
+    assert isinstance(connection, Connection)
     return connection
 
 
@@ -54,7 +52,8 @@ class Exchange:
         self.token_sha256 = ""
         """Of the token that let it in, for what goes on for longer than the token may; "" if none did."""
         self.send = send
-        self.connection = connection_of(scope)
+        self.protocol = connection_of(scope)
+        self.connection = self.protocol.stream
 
     @property
     def declared_bytes(self) -> int | None:

@@ -26,7 +26,6 @@ from hypercorn.typing import ConnectionState
 from imagestore.access import source_of
 from imagestore.http.app import Application
 from imagestore.http.connection import Connection
-from imagestore.http.exchange import CONNECTION
 from imagestore.http.gate import Gate
 from imagestore.http.incidents import report_incident
 from imagestore.http.listeners import open_listener
@@ -210,7 +209,7 @@ class _Server:
 
     async def _run_protocol(self, connection: BoundedStream, peer: Peer) -> None:
         """Hypercorn's part; a defect there costs this connection and no other."""
-        state = ConnectionState({CONNECTION: connection, PEER: peer})
+        state = ConnectionState({PEER: peer})
         try:
             await Connection(self._application, self._config, self._context, state, connection).run()
         except Exception:

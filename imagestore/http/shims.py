@@ -32,6 +32,8 @@ from contextlib import contextmanager, suppress
 import trio
 from hypercorn.typing import ASGIReceiveCallable, ASGIReceiveEvent, ASGISendCallable, ASGISendEvent, Event
 
+from imagestore.pipes import InPipe
+
 SEND_SLICE_BYTES = 64 << 10
 """A client must take this much within the stall time."""
 
@@ -75,6 +77,8 @@ class BoundedStream(trio.abc.HalfCloseableStream):
         self.lingers = False
         """Whether the rest of what the client sends is dropped before closing."""
         self._stream = stream
+        self.plain = plain is stream
+        """Whether what is sent is the socket's own bytes."""
         self._stall_seconds = stall_seconds
         self._at_end = trio.Event()
         self._ended_by_it: set[trio.CancelScope] = set()
@@ -132,12 +136,44 @@ class BoundedStream(trio.abc.HalfCloseableStream):
         if self._held:
             data, self._held = self._held + data, b""
         with memoryview(data) as view:
-            for start in range(0, len(view), SEND_SLICE_BYTES):
+            sent = 0
+            while sent < len(view):
                 with trio.move_on_after(self._stall_seconds) as scope:
-                    await self._stream.send_all(view[start : start + SEND_SLICE_BYTES])
+                    sent += await self._send_slice(view[sent:])
                 if scope.cancelled_caught:
                     self.abort()
                     raise trio.BrokenResourceError("the client stopped reading")
+
+    async def _send_slice(self, view: memoryview) -> int:
+        """Send ``SEND_SLICE_BYTES`` of ``view``, or more if that needs no waiting; how many."""
+        if not self.plain:
+            await self._stream.send_all(view[:SEND_SLICE_BYTES])
+            return min(len(view), SEND_SLICE_BYTES)
+        sent = 0
+        try:
+            while sent < min(len(view), SEND_SLICE_BYTES):
+                sent += await self.socket.send(view[sent:])
+        except OSError as error:
+            raise trio.BrokenResourceError("the client has gone") from error
+        return sent
+
+    async def splice(self, piece: InPipe) -> None:
+        """Send ``piece`` out of its pipe; only where the stream is :attr:`plain`.
+
+        Raises trio.BrokenResourceError when the client takes nothing any more.
+        """
+        while piece:
+            try:
+                piece.move_to(self.socket.fileno())
+                await trio.lowlevel.checkpoint()
+            except BlockingIOError:
+                with trio.move_on_after(self._stall_seconds) as scope:
+                    await trio.lowlevel.wait_writable(self.socket)
+                if scope.cancelled_caught:
+                    self.abort()
+                    raise trio.BrokenResourceError("the client stopped reading") from None
+            except OSError as error:
+                raise trio.BrokenResourceError("the client has gone") from error
 
     async def wait_send_all_might_not_block(self) -> None:
         await self._stream.wait_send_all_might_not_block()

@@ -1,8 +1,9 @@
 """Streams out of the store and into it: downloads of snapshots and whole guests, receptions."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence, Sized
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
+from typing import TypeVar
 
 from imagestore import names
 from imagestore.actors import upload as uploads
@@ -30,6 +31,9 @@ MAX_STREAM_SIZES = 1024
 """So many streams' lengths are remembered, for those who resume."""
 
 
+C = TypeVar("C", bound=Sized)
+
+
 class StreamMethods(SnapshotMethods):
     """See the module."""
 
@@ -38,7 +42,7 @@ class StreamMethods(SnapshotMethods):
 
     @asynccontextmanager
     async def download(
-        self, request: SnapshotRequest, caller: Caller = LOCAL, *, offset: int = 0
+        self, request: SnapshotRequest, caller: Caller = LOCAL, *, offset: int = 0, in_pipe: bool = False
     ) -> AsyncIterator[Download]:
         """See ``imagestore.service.Service.download``."""
         row = self._existing_snapshot(request)
@@ -55,8 +59,11 @@ class StreamMethods(SnapshotMethods):
             return
         base = base_of(row, request.base, actors.zpool.view, self._named) if request.base else None
         base_target = base.target if base is not None else None
+        driver = actors.zpool.driver
         async with (
-            actors.zpool.driver.send(row.target, base=base_target, skip=offset) as sent,
+            driver.send_in_pipe(row.target, base=base_target)
+            if in_pipe and not offset
+            else driver.send(row.target, base=base_target, skip=offset) as sent,
             aclosing(self._counted(sent, offset, (row.target, base_target))) as chunks,
         ):
             yield Download(
@@ -78,8 +85,8 @@ class StreamMethods(SnapshotMethods):
         )
 
     async def _counted(
-        self, chunks: AsyncIterator[bytes | memoryview], size: int, stream: tuple[Target, Target | None]
-    ) -> AsyncGenerator[bytes | memoryview, None]:
+        self, chunks: AsyncIterator[C], size: int, stream: tuple[Target, Target | None]
+    ) -> AsyncGenerator[C, None]:
         """``chunks``, which come after ``size`` bytes of a stream; at its end its length is known.
 
         Not if none comes: then it may be any number of bytes shorter than ``size``.

@@ -28,6 +28,8 @@ from typing import Final, Literal, Protocol
 
 from msgspec import Struct
 
+from imagestore.pipes import InPipe
+
 Kind = Literal["filesystem", "volume", "snapshot"]
 
 
@@ -349,6 +351,11 @@ class PoolDriver(Protocol):
         destroyed while it is being sent.  A piece is valid until the next one
         is asked for.  Raises NotFound, NotValid.
         """
+
+    def send_in_pipe(
+        self, snapshot: Target, *, base: Target | None = None
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes | memoryview | InPipe]]:
+        """As :meth:`send`, for whom can move bytes out of a pipe; those pieces may be shorter."""
 
     async def send_bytes(self, snapshot: Target, *, base: Target | None = None) -> int:
         """How many bytes :meth:`send` gives in all.  Takes as long as sending. Raises as it does."""

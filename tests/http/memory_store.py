@@ -264,7 +264,7 @@ class MemoryStore(MemorySources, MemoryTokens, MemoryImages, MemoryScreen):
     # --- downloads
 
     def download(
-        self, request: SnapshotRequest, caller: Caller = LOCAL, *, offset: int = 0
+        self, request: SnapshotRequest, caller: Caller = LOCAL, *, offset: int = 0, in_pipe: bool = False
     ) -> AbstractAsyncContextManager[Download]:
         return self._download(request, offset)
 

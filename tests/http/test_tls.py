@@ -14,8 +14,9 @@ from imagestore.http.listeners import tls_context
 from imagestore.http.peers import common_name, peer_of_certificate
 from imagestore.http.settings import AccessSettings, HttpSettings
 from tests.http.conftest import RunningServer, Start
-from tests.http.gated_store import EndlessStore
+from tests.http.gated_store import EndlessStore, StreamingStore
 from tests.http.memory_store import MemoryStore
+from tests.http.piped_store import Piped
 from tests.http.wire import RPC_PATH, Wire
 
 JSON = {"Content-Type": "application/json"}
@@ -141,6 +142,15 @@ async def test_a_refused_body_is_answered(server: RunningServer, authority: Auth
         reply = await wire.ask("POST", "/volumes/receive?id=w", {}, bytes(1 << 20))
     assert reply.status == 401
     assert json.loads(reply.body)["error"] == "Unauthenticated"
+
+
+async def test_a_stream_does_not_go_past_encryption(start: Start, authority: Authority) -> None:
+    store = Piped(StreamingStore(bytes(1 << 20)))
+    server = await start(store, tls=authority.context())
+    async with await connect(server, authority.client()) as wire:
+        reply = await wire.ask("GET", "/snapshots/download?id=v@s")
+    assert (reply.status, reply.body) == (200, bytes(1 << 20))
+    assert not store.went_through_pipe
 
 
 async def test_a_client_that_stops_reading_is_cut_off(start: Start, authority: Authority) -> None:

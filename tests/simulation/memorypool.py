@@ -359,6 +359,11 @@ class MemoryPool:
                 if not self._held[createtxg]:
                     del self._held[createtxg]
 
+    def send_in_pipe(
+        self, snapshot: Target, *, base: Target | None = None
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes | memoryview]]:
+        return self.send(snapshot, base=base)
+
     async def send_bytes(self, snapshot: Target, *, base: Target | None = None) -> int:
         await self.look("send_bytes")
         return len(self._stream(snapshot, base))

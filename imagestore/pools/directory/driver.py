@@ -313,6 +313,11 @@ class DirectoryPool:
     ) -> AbstractAsyncContextManager[AsyncIterator[bytes | memoryview]]:
         return sending.send(self._ground, snapshot, base, skip)
 
+    def send_in_pipe(
+        self, snapshot: Target, *, base: Target | None = None
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes | memoryview]]:
+        return self.send(snapshot, base=base)
+
     async def send_bytes(self, snapshot: Target, *, base: Target | None = None) -> int:
         return await sending.send_bytes(self._ground, snapshot, base)
 

@@ -21,6 +21,7 @@ from contextlib import AbstractAsyncContextManager
 import trio
 
 from imagestore.errors import PoolError
+from imagestore.pipes import InPipe
 from imagestore.pools.base import (
     Creation,
     Dataset,
@@ -226,6 +227,11 @@ class ZfsPool:
         self, snapshot: Target, *, base: Target | None = None, skip: int = 0
     ) -> AbstractAsyncContextManager[AsyncIterator[bytes | memoryview]]:
         return sending.send(self._ground, snapshot, base, skip)
+
+    def send_in_pipe(
+        self, snapshot: Target, *, base: Target | None = None
+    ) -> AbstractAsyncContextManager[AsyncIterator[InPipe]]:
+        return sending.send_in_pipe(self._ground, snapshot, base)
 
     async def send_bytes(self, snapshot: Target, *, base: Target | None = None) -> int:
         return await sending.send_bytes(self._ground, snapshot, base)

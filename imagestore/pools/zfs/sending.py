@@ -5,21 +5,26 @@ keeps its base, too (``ZfsGround.sending``).  A consumer that goes away ends the
 which is reaped before the snapshot is let go.
 
 ``zfs send`` writes record by record: whoever wakes for each write does little
-else.  So a worker thread reads until a piece is full.
+else.  So a worker thread reads until a piece is full; who takes pieces in the
+pipe itself gets them once there is enough in it.
 """
 
+import array
 import fcntl
 import os
 import subprocess
+import termios
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 
 import trio
 
 from imagestore import names
 from imagestore.errors import NotSnapshot, NotValid, NotVolume, PoolError
+from imagestore.pipes import InPipe
 from imagestore.pools.base import Dataset, Target
 from imagestore.pools.zfs.failures import failure
 from imagestore.pools.zfs.ground import ZfsGround, uncancelled
@@ -28,7 +33,13 @@ PIECE_BYTES: Final = 1 << 20
 """A piece is so long, but for the last."""
 
 _PIPE_BYTES: Final = 1 << 20
+_ENOUGH_BYTES: Final = _PIPE_BYTES // 4
+_GATHER_SECONDS: Final = 0.002
+"""How long it is waited for more when there is not enough in the pipe."""
+
 _REAP_SECONDS: Final = 60.0
+
+P = TypeVar("P", memoryview, InPipe)
 
 _READING = trio.CapacityLimiter(64)
 
@@ -54,12 +65,34 @@ async def send(
     ground: ZfsGround, target: Target, base_target: Target | None, skip: int = 0
 ) -> AsyncIterator[AsyncIterator[bytes | memoryview]]:
     """See ``PoolDriver.send``."""
+    async with _sending(ground, target, base_target, partial(_pieces, skip=skip)) as pieces:
+        yield pieces
+
+
+@asynccontextmanager
+async def send_in_pipe(
+    ground: ZfsGround, target: Target, base_target: Target | None
+) -> AsyncIterator[AsyncIterator[InPipe]]:
+    """See ``PoolDriver.send_in_pipe``."""
+    async with _sending(ground, target, base_target, _pieces_in_pipe) as pieces:
+        yield pieces
+
+
+@asynccontextmanager
+async def _sending(
+    ground: ZfsGround,
+    target: Target,
+    base_target: Target | None,
+    read: "Callable[[_Pipe], AsyncGenerator[P, None]]",
+) -> AsyncIterator[AsyncIterator[P]]:
+    """The pieces that ``read`` finds in the pipe of a child, which ends when the context does."""
     snapshot, *bases = await ground.meant([target] if base_target is None else [target, base_target])
     if snapshot.kind != "snapshot":
         raise NotSnapshot(detail=f"{snapshot.name}: snapshots are sent")
     check_base(snapshot, bases[0] if bases else None, await ground.get(names.parent(snapshot.name)))
-    from_base = [word for base in bases for word in ("-i", ground.full(base.name))]
-    words = ["zfs", "send", *from_base, ground.full(snapshot.name)]
+    words = ["zfs", "send", ground.full(snapshot.name)]
+    for base in bases:
+        words[2:2] = ["-i", ground.full(base.name)]
     kept = [row.identity for row in (snapshot, *bases)]
     ground.sending.update(kept)
     try:
@@ -67,7 +100,7 @@ async def send(
         child = ground.commands.start(words)
         pipe = _Pipe(child)
         try:
-            async with aclosing(_pieces(child, pipe, words, ground.pool, skip)) as pieces:
+            async with aclosing(_whole(read(pipe), child, words, ground.pool)) as pieces:
                 yield pieces
         finally:
             await uncancelled(_end, child, pipe)
@@ -81,9 +114,24 @@ async def send_bytes(ground: ZfsGround, target: Target, base_target: Target | No
         return sum([len(piece) async for piece in pieces])
 
 
-async def _pieces(
-    child: subprocess.Popen[bytes], pipe: "_Pipe", words: list[str], pool: str, skip: int
-) -> AsyncGenerator[memoryview, None]:
+async def _whole(
+    pieces: AsyncGenerator[P, None], child: subprocess.Popen[bytes], words: list[str], pool: str
+) -> AsyncGenerator[P, None]:
+    """``pieces``, and at their end the child's word that these were all."""
+    async with aclosing(pieces):
+        async for piece in pieces:
+            yield piece
+    _, complaint = await trio.to_thread.run_sync(child.communicate, abandon_on_cancel=True)
+    if child.returncode:
+        raise failure(words, complaint.decode(errors="replace"), pool)
+
+
+async def _pieces_in_pipe(pipe: "_Pipe") -> AsyncGenerator[InPipe, None]:
+    while count := await pipe.filled():
+        yield InPipe(pipe.descriptor, count)
+
+
+async def _pieces(pipe: "_Pipe", skip: int) -> AsyncGenerator[memoryview, None]:
     buffer = memoryview(bytearray(PIECE_BYTES))
     filled = PIECE_BYTES
     while filled == PIECE_BYTES:
@@ -91,9 +139,6 @@ async def _pieces(
         if skip < filled:
             yield buffer[skip:filled]
         skip = max(0, skip - filled)
-    _, complaint = await trio.to_thread.run_sync(child.communicate, abandon_on_cancel=True)
-    if child.returncode:
-        raise failure(words, complaint.decode(errors="replace"), pool)
 
 
 class _Pipe:
@@ -105,6 +150,19 @@ class _Pipe:
         self._reading = threading.Lock()
         with suppress(OSError):  # a user's pipes may be limited
             fcntl.fcntl(self._file.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+
+    @property
+    def descriptor(self) -> int:
+        return self._file.fileno()
+
+    async def filled(self) -> int:
+        """How many bytes are in it, when there are some; 0 at the end of the stream."""
+        await trio.lowlevel.wait_readable(self._file)
+        count = _in_it(self._file.fileno())
+        if 0 < count < _ENOUGH_BYTES:
+            await trio.sleep(_GATHER_SECONDS)
+            count = _in_it(self._file.fileno())
+        return count
 
     def fill(self, buffer: memoryview) -> int:
         """Read until the buffer is full or the stream ends; how many bytes there are. Blocks."""
@@ -121,6 +179,12 @@ class _Pipe:
         """Blocks until nobody reads."""
         with self._reading:
             self._file.close()
+
+
+def _in_it(descriptor: int) -> int:
+    count = array.array("i", [0])
+    fcntl.ioctl(descriptor, termios.FIONREAD, count)
+    return count[0]
 
 
 async def _end(child: subprocess.Popen[bytes], pipe: _Pipe) -> None:

@@ -62,6 +62,8 @@ class Sending:
         async with pool.send(two.target, base=base) as pieces:
             whole = b"".join([bytes(piece) async for piece in pieces])
         assert await pool.send_bytes(two.target, base=base) == len(whole)
+        async with pool.send_in_pipe(two.target, base=base) as moved:
+            assert b"".join([bytes(piece) async for piece in moved]) == whole
         for skip in (1, 312, len(whole) // 2, len(whole) - 1, len(whole)):
             async with pool.send(two.target, base=base, skip=skip) as pieces:
                 assert b"".join([bytes(piece) async for piece in pieces]) == whole[skip:]
@@ -112,11 +114,13 @@ class Sending:
         await pool.destroy([two.target])
         assert f"{disk.name}@two" not in await listed(pool)
 
-    async def test_a_consumer_that_goes_away_lets_go(self, pool: PoolDriver) -> None:
+    @pytest.mark.parametrize("in_pipe", [False, True])
+    async def test_a_consumer_that_goes_away_lets_go(self, pool: PoolDriver, in_pipe: bool) -> None:
         disk, _ = await guest(pool)
         two = await snapshot(pool, disk, "two")
         with trio.CancelScope() as scope:
-            async with pool.send(two.target) as pieces:
+            sending = pool.send_in_pipe if in_pipe else pool.send
+            async with sending(two.target) as pieces:
                 async for _ in pieces:
                     scope.cancel()
         assert scope.cancelled_caught
