@@ -81,7 +81,7 @@ def test_clients_start_without_trio_numpy_or_an_http_server() -> None:
         "    main(['image', 'ls', '--server', 'http://127.0.0.1:1'])\n"
         "except SystemExit as ended:\n"
         "    assert ended.code == 40, ended.code\n"
-        "heavy = {'trio', 'numpy', 'quart', 'hypercorn', 'httpx', 'httpcore', 'rich'}\n"
+        "heavy = {'trio', 'numpy', 'quart', 'hypercorn', 'httpcore', 'rich'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
     )
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
