@@ -1,7 +1,7 @@
 """The settings of a store: names, types, limits, defaults, and where they come from.
 
 Promises: flags win over the environment (``IMAGESTORE_*``), that over the
-TOML file, that over the defaults.  A key that does not exist, a value of the
+TOML file, that over the defaults; which one it was is told.  A key that does not exist, a value of the
 wrong type and two settings that contradict each other are a ``ConfigError``
 that names the key, where it stood, and what would be right.  Settings that
 name secret files may begin with ``${CREDENTIALS_DIRECTORY}``, systemd's.  Nothing here
@@ -244,6 +244,13 @@ def checkout() -> str | None:
     return str(parent) if (parent / "pyproject.toml").is_file() else None
 
 
+class Settled(NamedTuple):
+    """All settings, and the origin of each: ``flag``, ``environment:NAME``, ``file:PATH`` or ``default``."""
+
+    config: Config
+    origins: dict[str, str]
+
+
 def load(
     flags: Mapping[str, object],
     *,
@@ -251,6 +258,17 @@ def load(
     file: str | None = None,
     base: str | None = None,
 ) -> Config:
+    """The settings alone, of :func:`settle`."""
+    return settle(flags, environment=environment, file=file, base=base).config
+
+
+def settle(
+    flags: Mapping[str, object],
+    *,
+    environment: Mapping[str, str],
+    file: str | None = None,
+    base: str | None = None,
+) -> Settled:
     """The settings that flags, environment, file and defaults amount to.
 
     Parameters:
@@ -266,15 +284,17 @@ def load(
     file = file or environment.get("IMAGESTORE_CONFIG") or None
     layers = [_from_file(file)] if file is not None else []
     layers.append(_from_environment(environment))
-    given = {key: value for key, value in flags.items() if value is not None}
+    given = {key: _Given(value, "flag") for key, value in flags.items() if value is not None}
     layers.append(_layer("the command line", given, strict=False))
     settings: dict[str, object] = {
         "pool": f"dir:{base}/pool" if base is not None else "zfs:mistify",
         "journal": f"{base}/journal" if base is not None else "/var/lib/imagestore/journal",
         "socket": "none" if base is not None else "auto",
     }
+    origins = dict.fromkeys(Config.__struct_fields__, "default")
     for layer in layers:
-        settings.update(layer)
+        settings.update({key: value for key, (value, _) in layer.items()})
+        origins.update({key: origin for key, (_, origin) in layer.items()})
     config = _with_credentials(msgspec.convert(settings, Config), environment)
     address = config.pool_address
     socket = config.socket if config.socket in ("none", "auto") else str(Path(config.socket).absolute())
@@ -287,7 +307,7 @@ def load(
         socket=socket,
     )
     _check_together(config)
-    return config
+    return Settled(config, origins)
 
 
 def _with_credentials(config: Config, environment: Mapping[str, str]) -> Config:
@@ -307,7 +327,12 @@ def _with_credentials(config: Config, environment: Mapping[str, str]) -> Config:
     return msgspec.structs.replace(config, **found)
 
 
-def _from_file(path: str) -> dict[str, object]:
+class _Given(NamedTuple):
+    value: object
+    origin: str
+
+
+def _from_file(path: str) -> dict[str, _Given]:
     try:
         with open(path, "rb") as stream:
             document = tomllib.load(stream)
@@ -315,12 +340,14 @@ def _from_file(path: str) -> dict[str, object]:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
-    return _layer(path, document, strict=True, original_keys=True)
+    origin = f"file:{Path(path).absolute()}"
+    given = {key: _Given(value, origin) for key, value in document.items()}
+    return _layer(path, given, strict=True, original_keys=True)
 
 
-def _from_environment(environment: Mapping[str, str]) -> dict[str, object]:
+def _from_environment(environment: Mapping[str, str]) -> dict[str, _Given]:
     given = {
-        name[len(PREFIX) :].lower(): value
+        name[len(PREFIX) :].lower(): _Given(value, f"environment:{name}")
         for name, value in environment.items()
         if name.startswith(PREFIX) and name not in NOT_SETTINGS
     }
@@ -328,13 +355,13 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, object]:
 
 
 def _layer(
-    source: str, given: Mapping[str, object], *, strict: bool, original_keys: bool = False
-) -> dict[str, object]:
+    source: str, given: Mapping[str, _Given], *, strict: bool, original_keys: bool = False
+) -> dict[str, _Given]:
     """One source's settings, checked, by our keys.  ``strict`` refuses "1" for 1."""
     fields = {field.name: field.type for field in msgspec.structs.fields(Config)}
-    settings: dict[str, object] = {}
+    settings: dict[str, _Given] = {}
     written_as: dict[str, str] = {}
-    for written, value in given.items():
+    for written, (value, origin) in given.items():
         key = ORIGINAL_KEYS.get(written, written) if original_keys else written
         if key in ("num_fetchers", "max_pending") and written != key and value == 0:
             continue  # in the original's file, 0 means the default
@@ -348,7 +375,7 @@ def _layer(
                 detail="give one of them",
             )
         written_as[key] = written
-        settings[key] = _typed(source, written, value, fields[key], strict=strict)
+        settings[key] = _Given(_typed(source, written, value, fields[key], strict=strict), origin)
     return settings
 
 

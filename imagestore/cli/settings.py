@@ -13,7 +13,7 @@ import msgspec
 
 from imagestore.cli.connection import examples
 from imagestore.cli.output import Column, Format, output_option, show_one, show_rows
-from imagestore.config import Config, checkout, load
+from imagestore.config import Config, Settled, checkout, settle
 from imagestore.errors import ConfigError
 
 _Result = TypeVar("_Result")
@@ -59,8 +59,8 @@ _FLAG_KEYS = (
 """The settings that have a flag of their name."""
 
 
-def configured(function: Callable[..., _Result]) -> Callable[..., _Result]:
-    """Give a command the flags of the settings and hand it the ``Config`` they amount to."""
+def settled(function: Callable[..., _Result]) -> Callable[..., _Result]:
+    """Give a command the flags of the settings and hand it what they amount to, ``Settled``."""
 
     @functools.wraps(function)
     def command(*arguments: object, others: tuple[str, ...], file: str | None, **options: object) -> _Result:
@@ -75,13 +75,24 @@ def configured(function: Callable[..., _Result]) -> Callable[..., _Result]:
                 raise ConfigError(f"{key} is given twice on the command line")
             flags[key] = value
         return function(
-            load(flags, environment=os.environ, file=file, base=checkout()), *arguments, **options
+            settle(flags, environment=os.environ, file=file, base=checkout()), *arguments, **options
         )
 
     decorated: Callable[..., _Result] = command
     for flag in reversed(_FLAGS):
         decorated = flag(decorated)
     return decorated
+
+
+def configured(function: Callable[..., _Result]) -> Callable[..., _Result]:
+    """What :func:`settled` gives, and the command gets the ``Config`` alone."""
+
+    @settled
+    @functools.wraps(function)
+    def command(settings: Settled, *arguments: object, **options: object) -> _Result:
+        return function(settings.config, *arguments, **options)
+
+    return command
 
 
 @click.group()
@@ -97,18 +108,20 @@ def config() -> None:
     )
 )
 @output_option
-@configured
-def show(settings: Config, output: Format) -> None:
-    """Print every setting as `imagestore serve` with the same flags would have it."""
+@settled
+def show(settings: Settled, output: Format) -> None:
+    """Print every setting as `imagestore serve` with the same flags would have it, and where it comes from:
+    flag, environment:NAME, file:PATH or default. As JSON these stand under "origins"."""
+    values = msgspec.to_builtins(settings.config)
     if output != "table":
-        show_one(settings, (), output)
+        show_one({**values, "origins": settings.origins}, (), output)
         return
-    pairs = [(key, str(value)) for key, value in msgspec.to_builtins(settings).items()]
     columns = (
-        Column[tuple[str, str]]("setting", lambda pair: pair[0]),
-        Column[tuple[str, str]]("value", lambda pair: pair[1] or "-"),
+        Column[tuple[str, object]]("setting", lambda pair: pair[0]),
+        Column[tuple[str, object]]("value", lambda pair: str(pair[1]) or "-"),
+        Column[tuple[str, object]]("origin", lambda pair: settings.origins[pair[0]]),
     )
-    show_rows(pairs, columns, output)
+    show_rows(list(values.items()), columns, output)
 
 
 @config.command(epilog=examples("imagestore config check --config /etc/imagestore.toml"))

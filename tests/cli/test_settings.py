@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from imagestore.config import Config
 from tests.cli.conftest import Run
 
 
@@ -41,6 +42,35 @@ def test_flags_win_over_the_environment_and_that_over_the_file(
     assert [settings[key] for key in ("port", "max_pending", "mailbox_size")] == [3, 2, 1]
 
 
+def test_each_setting_says_where_it_comes_from(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "x.toml").write_text('port = 1\nmax_pending = 1\nImageServer = "images.test"\n')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("IMAGESTORE_MAX_PENDING", "2")
+    monkeypatch.setenv("IMAGESTORE_CACHE", "/c")
+    flags = ("--config", "x.toml", "-z", "tank", "--set", "cache=/d")
+    origins = shown(run, *flags)["origins"]
+    assert isinstance(origins, dict)
+    given = {key: origin for key, origin in origins.items() if origin != "default"}
+    assert given == {
+        "pool": "flag",
+        "cache": "flag",
+        "port": f"file:{tmp_path}/x.toml",
+        "image_service": f"file:{tmp_path}/x.toml",
+        "max_pending": "environment:IMAGESTORE_MAX_PENDING",
+    }
+    rows = dict(line.split(maxsplit=1) for line in run("config", "show", *flags).out.splitlines())
+    assert all(rows[key].endswith(f" {origin}") for key, origin in origins.items())
+
+
+def test_json_has_the_settings_at_their_names_and_the_origin_of_each(run: Run) -> None:
+    settings = shown(run)
+    origins = settings.pop("origins")
+    assert isinstance(origins, dict)
+    assert list(origins) == list(settings)
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -67,4 +97,4 @@ def test_check_of_right_settings_exits_0(run: Run) -> None:
 
 def test_every_setting_is_shown_in_the_table(run: Run) -> None:
     table = run("config", "show").out
-    assert all(f"\n{key} " in table for key in shown(run))
+    assert all(f"\n{key} " in table for key in Config.__struct_fields__)
