@@ -71,7 +71,7 @@ def _requests(described: Any) -> Iterator[str]:
     seen: dict[str, list[str]] = {}
     for method, entry in zip(METHODS, described["methods"], strict=True):
         fields = [f"- {_code(each['name'])}: {_kind(each['schema'])}" for each in entry["params"]]
-        words = inspect.getdoc(method.request) or ""
+        words = inspect.cleandoc(method.request.__doc__ or "")
         said = [f"{_prose(words)}\n"] if _says_something(words) else []
         seen[method.request.__name__] = [f"### {method.request.__name__}\n", *said, *fields, ""]
     yield from ("\n".join(lines) for _, lines in sorted(seen.items()))

@@ -4,6 +4,7 @@ import inspect
 from typing import Any
 
 import pytest
+from msgspec import Struct
 
 from imagestore.http.openrpc import document
 from imagestore.methods import Methods
@@ -30,6 +31,11 @@ def test_it_has_every_method_error_and_setting_once() -> None:
         "| `port` | TCP port; 0 takes a free one.",
     ):
         assert sum(line.startswith(row) for line in lines) == 1
+
+
+def test_a_request_without_words_does_not_borrow_those_of_its_base_class() -> None:
+    assert Struct.__doc__ is not None
+    assert Struct.__doc__.split(".")[0].strip() not in reference()
 
 
 def test_every_link_within_it_leads_somewhere() -> None:
