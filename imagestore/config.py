@@ -22,9 +22,10 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta, Struct
 
-from imagestore.access import parse_client_roles
+from imagestore.access import is_loopback, parse_client_roles
 from imagestore.errors import ConfigError
 from imagestore.guard import parse_allowed
+from imagestore.serviceaddress import DEFAULT_SERVICE, TLS, parse_service
 
 PREFIX = "IMAGESTORE_"
 """What every environment variable of ours begins with."""
@@ -41,7 +42,14 @@ NOT_SETTINGS = (
 
 CREDENTIALS = "${CREDENTIALS_DIRECTORY}"
 
-MAY_BE_CREDENTIALS = ("tls_certificate", "tls_key", "tls_client_ca", "sums_keyring", "image_service_token")
+MAY_BE_CREDENTIALS = (
+    "tls_certificate",
+    "tls_key",
+    "tls_client_ca",
+    "sums_keyring",
+    "image_service_token",
+    "image_service_ca",
+)
 """Settings whose files systemd may hand over (LoadCredential=)."""
 
 DEFAULT_SOCKET = "/run/imagestore/imagestore.sock"
@@ -120,13 +128,19 @@ class Config(Struct, frozen=True, kw_only=True):
     allow_unauthenticated: bool = False
     """Whether everybody who reaches the store may do everything: the network is guarded. Default false."""
 
-    image_service: str = "image.services.lochness.local"
-    """HOST or HOST:PORT that images are fetched from. Default image.services.lochness.local;
-    without a port it is looked up by SRV."""
+    image_service: str = DEFAULT_SERVICE
+    """HOST or HOST:PORT that images are fetched from, or https://HOST:PORT. Default
+    image.services.lochness.local; without a port it is looked up by SRV, with https it is 443."""
 
     image_service_token: str = ""
     """File with the token that the image service asks for: another store's, made there for a reader. It is
     read anew for every fetch, and sent to the service alone. Default none."""
+
+    image_service_ca: str = ""
+    """PEM file of the authority of the image service's certificate. Default: the system's authorities."""
+
+    allow_token_in_clear: bool = False
+    """Whether that token may go to another machine without TLS: the network is guarded. Default false."""
 
     log_level: LogLevel = "warning"
     """Least severe messages to log. Default warning."""
@@ -304,6 +318,7 @@ def settle(
         journal=str(Path(config.journal).absolute()),
         spool=config.spool and str(Path(config.spool).absolute()),
         image_service_token=config.image_service_token and str(Path(config.image_service_token).absolute()),
+        image_service_ca=config.image_service_ca and str(Path(config.image_service_ca).absolute()),
         socket=socket,
     )
     _check_together(config)
@@ -431,16 +446,19 @@ def _check_together(config: Config) -> None:
             f"the journal {config.journal} lies in the pool {place} that it describes",
             detail="give --journal a directory outside the pool",
         )
-    if not config.image_service or any(c in config.image_service for c in "/@?# "):
-        raise ConfigError(
-            f"image service {config.image_service!r} is not HOST or HOST:PORT",
-            detail="for example --image-service images.example.net:20000",
-        )
     parse_allowed(config.allow_private_sources)
-    host, colon, port = config.image_service.rpartition(":")
-    if host.count(":") and not host.endswith("]"):
-        return  # a bare IPv6 address has no port
-    if colon and not (host and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+    _check_image_service(config)
+
+
+def _check_image_service(config: Config) -> None:
+    service = parse_service(config.image_service)
+    if config.image_service_ca and not service.tls:
         raise ConfigError(
-            f"image service {config.image_service!r}: {port!r} is not a port", detail="1 to 65535"
+            "image_service_ca is of no use without TLS", detail=f'give image_service = "{TLS}{service}"'
+        )
+    in_clear = not (service.tls or is_loopback(service.host))
+    if config.image_service_token and in_clear and not config.allow_token_in_clear:
+        raise ConfigError(
+            f"the token in image_service_token would go to {service} in the clear",
+            detail=f'give image_service = "{TLS}{service}", or allow_token_in_clear = true on a guarded net',
         )

@@ -377,6 +377,7 @@ def _fetching(config: Config, spools: Spools | None) -> Fetching:
             check_address=parse_allowed(config.allow_private_sources).check,
             convert=convert,
             service_token_file=config.image_service_token,
+            service_ca_file=config.image_service_ca,
         ),
         spools=spools,
     )

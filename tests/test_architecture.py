@@ -14,7 +14,7 @@ LONGEST_FILE_LINES = 500
 
 GROUND = {
     *("", "errors", "names", "model", "identifiers", "timings", "guard", "access", "tokens"),
-    *("condition", "screen", "sizes", "times"),
+    *("serviceaddress", "condition", "screen", "sizes", "times"),
 }
 """What everything may use: plain data, no effects."""
 
@@ -25,6 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "names": {"errors"},
     "access": {"errors"},
     "tokens": {"errors"},
+    "serviceaddress": {"errors"},
     "model": {"access", "errors", "names"},
     "timings": set(),
     "times": {"errors"},

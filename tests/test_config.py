@@ -172,10 +172,36 @@ def test_an_image_service_is_a_host_and_perhaps_a_port(service: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "service", ["images", "images:80", "192.0.2.7:80", "[2001:db8::7]:80", "2001:db8::7"]
+    "service",
+    ["images", "images:80", "192.0.2.7:80", "[2001:db8::7]:80", "2001:db8::7", "https://images:8443"],
 )
 def test_an_image_service_may_be_any_address(service: str) -> None:
     assert load({"image_service": service}, environment={}).image_service == service
+
+
+@pytest.mark.parametrize("service", ["images", "192.0.2.7:80", "0.0.0.0:80", "[2001:db8::7]"])
+def test_a_token_does_not_leave_the_machine_in_the_clear(service: str) -> None:
+    with pytest.raises(ConfigError, match=r"would go to .* in the clear$") as caught:
+        load({"image_service": service, "image_service_token": "t"}, environment={})
+    assert f'image_service = "https://{service}"' in caught.value.detail
+    assert "allow_token_in_clear = true" in caught.value.detail
+    for right in ({"image_service": f"https://{service}"}, {"allow_token_in_clear": "true"}):
+        flags = {"image_service": service, "image_service_token": "t", **right}
+        assert load(flags, environment={}).image_service_token == str(Path.cwd() / "t")
+
+
+@pytest.mark.parametrize("service", ["localhost", "127.0.0.1:80", "127.8.8.8", "[::1]:80", "::1"])
+def test_a_token_may_go_to_a_service_on_the_same_machine(service: str) -> None:
+    assert load({"image_service": service, "image_service_token": "t"}, environment={}).image_service_token
+
+
+def test_an_authority_of_the_image_service_needs_tls() -> None:
+    flags = {"image_service": "images:81", "image_service_ca": "ca.pem"}
+    with pytest.raises(ConfigError, match="of no use without TLS") as caught:
+        load(flags, environment={})
+    assert "https://images:81" in caught.value.detail
+    flags["image_service"] = "https://images:81"
+    assert load(flags, environment={}).image_service_ca == str(Path.cwd() / "ca.pem")
 
 
 def test_private_sources_are_networks() -> None:

@@ -27,15 +27,14 @@ from imagestore.actors.imageservice import (
     CannotReach,
     MayPass,
     Metadata,
-    ServiceAddress,
     download_url,
     locate,
     metadata_url,
     parse_metadata,
-    parse_service,
 )
 from imagestore.actors.origin import CheckAddress, Origin, UploadedBody
 from imagestore.errors import ContentRefused, FetchFailed, FetchUnreachable
+from imagestore.serviceaddress import ServiceAddress, parse_service
 from imagestore.streams.content import Piece
 from imagestore.tokens import MOST_CHARACTERS
 
@@ -87,7 +86,7 @@ class Body(Struct, frozen=True, kw_only=True):
 
 class Asking(Struct, frozen=True, kw_only=True):
     """How to ask.  Times in seconds; ``check_address`` is not asked of the image service, which alone is
-    shown the token in ``service_token_file``."""
+    shown the token in ``service_token_file``; ``service_ca_file`` has its authority, "" the system's."""
 
     connect_seconds: float
     metadata_seconds: float
@@ -95,6 +94,7 @@ class Asking(Struct, frozen=True, kw_only=True):
     max_bytes: int | None
     check_address: CheckAddress | None
     service_token_file: str = ""
+    service_ca_file: str = ""
 
 
 @asynccontextmanager
@@ -109,7 +109,7 @@ async def open_body(
 ) -> AsyncIterator[Body]:
     """Ask for the body of ``image``, from behind ``start`` if that can be.
 
-    ``service`` is the image service's HOST[:PORT].
+    ``service`` is the setting ``image_service``.
 
     Raises:
         MayPass: broken, busy, or not to be reached; Changed: ``start`` is of another body.
@@ -145,7 +145,7 @@ async def _from_service(image: str, service: str, start: Start | None, asking: A
     if metadata.status == "error":
         raise FetchFailed(f"image {image} is in error at the image service {address}")
     url = download_url(address, image)
-    async with _over_http(url, start, asking, None, shown) as (response, source):
+    async with _over_http(url, start, asking, None, shown, asking.service_ca_file) as (response, source):
         admit(image, f"the image service {response.host}", response.status, metadata)
         yield _body(response, source, start, metadata, asking.max_bytes)
 
@@ -184,6 +184,7 @@ async def _over_http(
     asking: Asking,
     check: CheckAddress | None,
     authorization: Mapping[str, str] = NOTHING,
+    ca_file: str = "",
 ) -> AsyncIterator[tuple["Response", str]]:
     from imagestore.actors.download import Timeouts, opened
 
@@ -193,7 +194,7 @@ async def _over_http(
     if start is not None and start.validator and start.source == source:
         headers = {"Range": f"bytes={start.length}-", "If-Range": start.validator}
     async with opened(
-        url, timeouts, check_address=check, headers=headers, authorization=authorization
+        url, timeouts, check_address=check, headers=headers, authorization=authorization, ca_file=ca_file
     ) as response:
         yield response, source
 
@@ -209,7 +210,8 @@ async def _ask_metadata(
     with trio.move_on_after(asking.metadata_seconds):
         try:
             url = metadata_url(service, image)
-            async with opened(url, timeouts, authorization=authorization) as response:
+            ca_file = asking.service_ca_file
+            async with opened(url, timeouts, authorization=authorization, ca_file=ca_file) as response:
                 if response.status != 200:
                     return NO_METADATA
                 async for piece in response.body:

@@ -1,7 +1,7 @@
 """One HTTP body, fetched through httpcore on trio.
 
 Promises: nothing of the environment is used (no proxies, no netrc); TLS is
-verified against the system's authorities; at most ten redirects, each of
+verified against the system's authorities, or the one that is given; at most ten redirects, each of
 them through :func:`redirected`; no connection outlives its body; bytes come
 as they were sent, never decoded.  Whoever stops reading midway leaves no
 socket and no suspended generator behind.  Failures are one line and name
@@ -34,10 +34,11 @@ from msgspec import Struct
 
 from imagestore import __version__
 from imagestore.actors import plainbody
-from imagestore.actors.imageservice import CannotReach, MayPass, is_host
+from imagestore.actors.imageservice import CannotReach, MayPass
 from imagestore.actors.origin import CheckAddress
 from imagestore.actors.plainbody import HeadReader
 from imagestore.errors import FetchFailed
+from imagestore.serviceaddress import is_host
 
 MAX_REDIRECTS = 10
 
@@ -88,21 +89,26 @@ async def opened(
     check_address: CheckAddress | None = None,
     headers: Mapping[str, str] = MappingProxyType({}),
     authorization: Mapping[str, str] = MappingProxyType({}),
+    ca_file: str = "",
 ) -> AsyncIterator[Response]:
     """GET ``url``, following redirects, and give its answer, whatever its status.
 
     ``check_address`` is asked of every address before it is connected to;
-    ``headers`` are sent besides our own, to every host, ``authorization`` only to that of ``url``.
+    ``headers`` are sent besides our own, to every host, ``authorization`` only to that of ``url``,
+    whose certificate is of the authority in ``ca_file``, or with "" of one that the system trusts.
 
     Raises:
         CannotReach: no connection, or none with a trusted certificate.
         MayPass: broken off, or not HTTP.
-        FetchFailed: too many redirects, or one that may not be followed; whatever ``check_address`` raises.
+        FetchFailed: too many redirects, or one that may not be followed; ``ca_file`` cannot be used;
+            whatever ``check_address`` raises.
     """
     asked = origin_of(url)
     for _ in range(MAX_REDIRECTS + 1):
-        sent = {**headers, **authorization} if origin_of(url) == asked else headers
-        async with _exchange(url, timeouts, check_address, sent) as (response, location):
+        is_asked = origin_of(url) == asked
+        sent = {**headers, **authorization} if is_asked else headers
+        authority = ca_file if is_asked else ""
+        async with _exchange(url, timeouts, check_address, sent, authority) as (response, location):
             if location is None:
                 yield response
                 return
@@ -142,11 +148,11 @@ def redirected(url: str, location: str) -> str:
 
 @asynccontextmanager
 async def _exchange(
-    url: str, timeouts: Timeouts, check_address: CheckAddress | None, extra: Mapping[str, str]
+    url: str, timeouts: Timeouts, check_address: CheckAddress | None, extra: Mapping[str, str], ca_file: str
 ) -> AsyncIterator[tuple[Response, str | None]]:
     parts = urlsplit(url)
     host = parts.netloc
-    context = await trio.to_thread.run_sync(_tls_context) if parts.scheme == "https" else None
+    context = await trio.to_thread.run_sync(_tls_context, ca_file) if parts.scheme == "https" else None
     own = {
         "Host": host,
         "User-Agent": f"imagestore/{__version__}",
@@ -283,9 +289,16 @@ def _cause(error: BaseException) -> str:
 
 
 @functools.cache
-def _tls_context() -> ssl.SSLContext:
-    """Reads the system's authorities: tens of milliseconds, so once, and in a thread."""
-    return ssl.create_default_context()
+def _tls_context(ca_file: str) -> ssl.SSLContext:
+    """Reads the authorities, the system's with "": tens of milliseconds, so once, and in a thread.
+
+    Raises FetchFailed.
+    """
+    try:
+        return ssl.create_default_context(cafile=ca_file or None)
+    except OSError as error:
+        why = "no PEM file that can be used" if isinstance(error, ssl.SSLError) else error.strerror
+        raise FetchFailed(f"the image service's authority cannot be read: {ca_file}: {why}") from error
 
 
 class _Backend(httpcore.AsyncNetworkBackend):

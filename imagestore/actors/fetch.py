@@ -88,7 +88,7 @@ class Fetch(Struct, kw_only=True, eq=False):
 
 
 class Fetching(Struct, frozen=True, kw_only=True):
-    """What all fetches share.  ``service`` is the image service's HOST[:PORT]; without ``spools``
+    """What all fetches share.  ``service`` is the setting ``image_service``; without ``spools``
     nothing is kept for another life."""
 
     service: str

@@ -1,35 +1,29 @@
 """The image service that images come from: where it is, and what it says of them.
 
-Owns the service's addresses (``HOST[:PORT]``, the port by SRV look-up when
-none is given), the paths of its two documents, and the meaning of its
-metadata.  Nothing is looked up before an image is wanted, so a service that
+Owns the look-up of its port (by SRV, when none is given), the paths of its two
+documents, and the meaning of its metadata.  Nothing is looked up before an image is wanted, so a service that
 cannot be reached delays no start.  Knows nothing of bodies, tries or pools.
 """
 
-import ipaddress
-import re
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import msgspec
 import trio
-from msgspec import Struct
+from msgspec import Struct, structs
 
-from imagestore.errors import ConfigError
+from imagestore.serviceaddress import DEFAULT_SERVICE, ServiceAddress, is_ip_address
 
 if TYPE_CHECKING:
     from dns.asyncresolver import Resolver
 
-DEFAULT_SERVICE = "image.services.lochness.local"
-
 DEFAULT_PORT = 80
 """Where the service is when the DNS says that there is no SRV record."""
 
+TLS_PORT = 443
+
 LOOKUP_SECONDS = 3.0
 """How long the DNS may take to answer."""
-
-
-HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?\Z")
 
 
 class MayPass(Exception):
@@ -40,19 +34,8 @@ class CannotReach(MayPass):
     """No connection came about, so that nothing else of this service can be had now either."""
 
 
-class ServiceAddress(Struct, frozen=True, kw_only=True):
-    """``port`` None: to be looked up."""
-
-    host: str
-    port: int | None = None
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port is None else f"{host}:{self.port}"
-
-
 class ImageAddress(Struct, frozen=True, kw_only=True):
-    """One image of an image service.  ``service`` is ``HOST`` or ``HOST:PORT``."""
+    """One image of an image service.  ``service`` is the setting ``image_service``."""
 
     image: str
     service: str = DEFAULT_SERVICE
@@ -76,39 +59,9 @@ class Metadata(Struct, frozen=True, kw_only=True):
 NO_METADATA = Metadata()
 
 
-def parse_service(text: str) -> ServiceAddress:
-    """``HOST``, ``HOST:PORT``, ``[IPV6]`` or ``[IPV6]:PORT``.
-
-    Raises:
-        ConfigError: it is none of these.
-    """
-    host, port = _split(text)
-    known = is_host(host) and (port is None or (port.isascii() and port.isdecimal() and len(port) <= 5))
-    if not known:
-        raise ConfigError(
-            f"image service {text!r} is not HOST or HOST:PORT",
-            detail=f"for example {DEFAULT_SERVICE}, 192.0.2.7:8080 or [2001:db8::7]:8080",
-        )
-    number = None if port is None else int(port)
-    if number is not None and not 0 < number < 1 << 16:
-        raise ConfigError(f"port {port} of image service {text!r} is not between 1 and 65535")
-    return ServiceAddress(host=host, port=number)
-
-
-def _split(text: str) -> tuple[str, str | None]:
-    if text.startswith("["):
-        host, bracket, rest = text[1:].partition("]")
-        if not bracket or ":" not in host or (rest and not rest.startswith(":")):
-            return "", None
-        return host, rest[1:] if rest else None
-    host, colon, port = text.partition(":")
-    if ":" in port:  # a bare IPv6 address
-        return text, None
-    return host, port if colon else None
-
-
 def metadata_url(service: ServiceAddress, image: str) -> str:
-    return f"http://{service}/images/{quote(image, safe='')}"
+    scheme = "https" if service.tls else "http"
+    return f"{scheme}://{service}/images/{quote(image, safe='')}"
 
 
 def download_url(service: ServiceAddress, image: str) -> str:
@@ -124,7 +77,7 @@ def parse_metadata(body: bytes) -> Metadata:
 
 
 async def locate(service: ServiceAddress, resolver: "Resolver | None" = None) -> ServiceAddress:
-    """The service with its port: the given one, that of its SRV record, or 80 if it has none.
+    """The service with its port: the given one, that of its SRV record, or 80 if it has none; 443 with TLS.
 
     The record stands at the host's own name, as the original had it, and
     gives the port only.  ``resolver`` asks the DNS, by default as the system is configured.
@@ -134,22 +87,11 @@ async def locate(service: ServiceAddress, resolver: "Resolver | None" = None) ->
     """
     if service.port is not None:
         return service
+    if service.tls:
+        return structs.replace(service, port=TLS_PORT)
     if service.host == "localhost" or is_ip_address(service.host):
         return ServiceAddress(host=service.host, port=DEFAULT_PORT)
     return ServiceAddress(host=service.host, port=await _look_up(service.host, resolver))
-
-
-def is_host(text: str) -> bool:
-    """Whether ``text`` is an IP address or can be the name of a host."""
-    return is_ip_address(text) or (len(text) <= 253 and HOST_NAME.match(text) is not None)
-
-
-def is_ip_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _load_resolver() -> None:

@@ -11,12 +11,12 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
 
 from imagestore import names
 from imagestore.actors.commands import RegisterSource, RemoveSource
-from imagestore.actors.imageservice import is_host, is_ip_address
 from imagestore.actors.origin import SERVICE, CheckAddress, Origin
 from imagestore.actors.plans import Plan, Settled
 from imagestore.errors import AlreadyExists, InvalidArgument, NotFound
 from imagestore.events.catalogue import NoteIntent, SourceRegistered, SourceRemoved
 from imagestore.events.state import SourceRecord, State
+from imagestore.serviceaddress import is_host, is_ip_address
 from imagestore.streams.sums import check_sha256
 
 MOST_CHARACTERS = 2048

@@ -68,7 +68,7 @@ class TransferSettings(Struct, frozen=True, kw_only=True):
     ``check_address`` is asked before each connection, but for those to the
     image service and where it redirects; ``convert`` turns disk formats into
     raw ones, without it they are refused.  ``service_token_file`` holds what the
-    image service is shown, "" nothing.
+    image service is shown, "" nothing, ``service_ca_file`` the authority of its certificate.
     """
 
     fruitless_tries: int = 3
@@ -81,6 +81,7 @@ class TransferSettings(Struct, frozen=True, kw_only=True):
     check_address: CheckAddress | None = None
     convert: Convert | None = None
     service_token_file: str = ""
+    service_ca_file: str = ""
 
 
 class Transferred(Struct, frozen=True, kw_only=True):
@@ -98,7 +99,7 @@ class Transferred(Struct, frozen=True, kw_only=True):
 
 
 class Order(Struct, frozen=True, kw_only=True):
-    """What to transfer.  ``service`` is the image service's HOST[:PORT]; ``upload`` an upload's body."""
+    """What to transfer.  ``service`` is the setting ``image_service``; ``upload`` an upload's body."""
 
     image: str
     service: str
@@ -273,6 +274,7 @@ class _Transfer:
             max_bytes=settings.max_image_bytes,
             check_address=settings.check_address,
             service_token_file=settings.service_token_file,
+            service_ca_file=settings.service_ca_file,
         )
         async with open_body(
             self._order.image,

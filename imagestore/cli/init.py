@@ -14,10 +14,10 @@ from msgspec import Struct
 from imagestore.cli.connection import examples
 from imagestore.config import PoolAddress, checkout, load, parse_pool
 from imagestore.errors import AlreadyExists, ConfigError
+from imagestore.serviceaddress import DEFAULT_SERVICE
 
 DEFAULT_POOL = "dir:/var/lib/imagestore/pool"
 DEFAULT_JOURNAL = "/var/lib/imagestore/journal"
-DEFAULT_SERVICE = "image.services.lochness.local"
 DEFAULT_FILE = "/etc/imagestore/imagestore.toml"
 FILE_MODE = 0o640
 DIRECTORY_MODE = 0o755
@@ -41,7 +41,7 @@ class Answers(Struct, frozen=True, kw_only=True):
 )
 @click.option("--pool", metavar="dir:PATH|zfs:NAME", help=f"Where the disks are kept.  [{DEFAULT_POOL}]")
 @click.option("--journal", metavar="DIR", help=f"Directory of the journal.  [{DEFAULT_JOURNAL}]")
-@click.option("-i", "--image-service", metavar="HOST[:PORT]", help="Where images are fetched from.")
+@click.option("-i", "--image-service", metavar="[https://]HOST[:PORT]", help="Where images are fetched from.")
 @click.option("--user", metavar="USER", help="The user that the store will run as; gets the directories.")
 @click.option("--to", "file", metavar="FILE", help=f"The file to write.  [{DEFAULT_FILE}]")
 @click.option("--force", is_flag=True, help="Replace the file if it is there.")
@@ -63,7 +63,7 @@ def init(
     answers = Answers(
         pool=_asked("Pool (dir:PATH or zfs:NAME)", pool, _default_pool(base)),
         journal=_asked("Directory of the journal", journal, _default_journal(base)),
-        image_service=_asked("Image service (HOST or HOST:PORT)", image_service, DEFAULT_SERVICE),
+        image_service=_asked("Image service (HOST[:PORT], or https://…)", image_service, DEFAULT_SERVICE),
         user=_asked("User that the store runs as", user, ""),
     )
     text = settings_text(answers)

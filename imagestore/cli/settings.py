@@ -28,7 +28,7 @@ _FLAGS = (
     click.option(
         "-i",
         "--image-service",
-        metavar="HOST[:PORT]",
+        metavar="[https://]HOST[:PORT]",
         help="Where images are fetched from.  [image.services.lochness.local]",
     ),
     click.option("-l", "--log-level", metavar="LEVEL", help="debug, info, warning or error.  [warning]"),

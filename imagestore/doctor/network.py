@@ -5,10 +5,11 @@ import socket
 
 import trio
 
-from imagestore.actors.imageservice import CannotReach, locate, parse_service
+from imagestore.actors.imageservice import CannotReach, locate
 from imagestore.config import Config
 from imagestore.doctor.finding import Finding, fine, note, problem
 from imagestore.errors import ImageStoreError
+from imagestore.serviceaddress import parse_service
 
 ASK_SECONDS = 5.0
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import trio
 
-from imagestore.actors import download
 from imagestore.actors.download import Timeouts, opened, redirected
 from imagestore.actors.imageservice import CannotReach, MayPass
 from imagestore.errors import FetchFailed
@@ -133,15 +132,32 @@ async def test_a_certificate_that_nobody_vouches_for_is_refused(
             raise AssertionError("there is no answer")
 
 
-async def test_a_body_comes_over_tls_as_well(
-    nursery: trio.Nursery, certificate: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    context = ssl.create_default_context(cafile=certificate)
-    monkeypatch.setattr(download, "_tls_context", lambda: context)
+async def test_a_body_comes_over_tls_as_well(nursery: trio.Nursery, certificate: str) -> None:
     body = bytes(range(256)) * 8192
     port = await over_tls(nursery, certificate, body)
-    async with opened(f"https://localhost:{port}/", TIMEOUTS) as response:
+    async with opened(f"https://localhost:{port}/", TIMEOUTS, ca_file=certificate) as response:
         assert b"".join([piece async for piece in response.body]) == body
+
+
+async def test_an_authority_vouches_for_the_address_it_is_given_for_and_no_other(
+    service: ImageService, nursery: trio.Nursery, certificate: str
+) -> None:
+    port = await over_tls(nursery, certificate, b"secret")
+    service.on("/", redirect(f"https://localhost:{port}/"))
+    with pytest.raises(CannotReach, match="its certificate is not trusted"):
+        async with opened(url(service), TIMEOUTS, ca_file=certificate):
+            raise AssertionError("there is no answer")
+
+
+async def test_an_authority_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "ca.pem"
+    with pytest.raises(FetchFailed, match=r"authority cannot be read: .*ca\.pem: No such file"):
+        async with opened("https://127.0.0.1:1/", TIMEOUTS, ca_file=str(file)):
+            raise AssertionError("there is no answer")
+    file.write_text("no certificate\n")
+    with pytest.raises(FetchFailed, match="no PEM file that can be used"):
+        async with opened("https://127.0.0.1:1/", TIMEOUTS, ca_file=str(file)):
+            raise AssertionError("there is no answer")
 
 
 async def test_every_address_is_checked_before_it_is_connected_to(service: ImageService) -> None:

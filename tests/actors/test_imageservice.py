@@ -8,68 +8,30 @@ import dns.rcode
 import dns.rrset
 import pytest
 import trio
+from msgspec.structs import replace
 
 from imagestore.actors.imageservice import (
     NO_METADATA,
     CannotReach,
-    ServiceAddress,
     download_url,
     locate,
     metadata_url,
     parse_metadata,
-    parse_service,
 )
-from imagestore.errors import ConfigError
+from imagestore.serviceaddress import ServiceAddress
 
 HOST = "image.services.example"
-
-
-@pytest.mark.parametrize(
-    ("text", "host", "port"),
-    [
-        ("image.services.lochness.local", "image.services.lochness.local", None),
-        ("localhost:8080", "localhost", 8080),
-        ("127.0.0.1:1", "127.0.0.1", 1),
-        ("[::1]:65535", "::1", 65535),
-        ("[::1]", "::1", None),
-        ("2001:db8::7", "2001:db8::7", None),
-        ("a_b.c.", "a_b.c.", None),
-    ],
-)
-def test_a_service_is_a_host_and_perhaps_a_port(text: str, host: str, port: int | None) -> None:
-    assert parse_service(text) == ServiceAddress(host=host, port=port)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        ":80",
-        "a:",
-        "a:b",
-        "a:0",
-        "a:65536",
-        "a:1:2",
-        "http://a",
-        "a/b",
-        "u@a",
-        "a b",
-        "-a",
-        "[::1",
-        "[a]:1",
-        "a\0",
-        "a:\u0661",
-    ],
-)
-def test_anything_else_is_a_mistake_in_the_settings(text: str) -> None:
-    with pytest.raises(ConfigError):
-        parse_service(text)
 
 
 def test_an_id_stays_one_component() -> None:
     service = ServiceAddress(host="::1", port=81)
     assert metadata_url(service, "../x?y#z") == "http://[::1]:81/images/..%2Fx%3Fy%23z"
     assert download_url(service, "a") == "http://[::1]:81/images/a/download"
+
+
+def test_a_service_with_tls_is_asked_over_https() -> None:
+    service = ServiceAddress(host="a", port=8443, tls=True)
+    assert download_url(service, "b") == "https://a:8443/images/b/download"
 
 
 def test_the_size_counts_when_the_image_is_complete() -> None:
@@ -143,12 +105,20 @@ async def test_a_dns_that_is_broken_is_no_answer(nursery: trio.Nursery) -> None:
 
 
 @pytest.mark.parametrize(
-    "service",
-    [ServiceAddress(host=HOST, port=81), ServiceAddress(host="::1"), ServiceAddress(host="localhost")],
+    ("service", "port"),
+    [
+        (ServiceAddress(host=HOST, port=81), 81),
+        (ServiceAddress(host="::1"), 80),
+        (ServiceAddress(host="localhost"), 80),
+        (ServiceAddress(host=HOST, tls=True), 443),
+        (ServiceAddress(host=HOST, port=8443, tls=True), 8443),
+    ],
 )
-async def test_nobody_is_asked_where_nothing_is_open(nursery: trio.Nursery, service: ServiceAddress) -> None:
+async def test_nobody_is_asked_where_nothing_is_open(
+    nursery: trio.Nursery, service: ServiceAddress, port: int
+) -> None:
     def nobody(query: dns.message.Message) -> dns.message.Message:
         raise AssertionError(f"asked {query.question}")
 
     resolver = await resolver_of(nursery, nobody)
-    assert (await locate(service, resolver)).port in {80, 81}
+    assert await locate(service, resolver) == replace(service, port=port)

@@ -51,7 +51,7 @@ def test_a_file_that_is_there_stays_without_force(run: Run, tmp_path: Path) -> N
     ("flag", "value", "message"),
     [
         ("--pool", "tank", "is neither dir:PATH nor zfs:NAME"),
-        ("--image-service", "http://images.test/", "is not HOST or HOST:PORT"),
+        ("--image-service", "http://images.test/", "is not HOST, HOST:PORT or https://HOST:PORT"),
         ("--user", "nobody-of-this-name", "adduser --system"),
     ],
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trustme
 from msgspec.structs import replace
 
 from imagestore.config import Config
@@ -101,14 +102,17 @@ async def first(
 
 
 @asynccontextmanager
-async def second(config: Config, tmp_path: Path, port: int, *, token_file: str = "") -> AsyncIterator[Store]:
-    """A store that fetches from ``port``."""
+async def second(
+    config: Config, tmp_path: Path, port: int, *, token_file: str = "", ca_file: str = ""
+) -> AsyncIterator[Store]:
+    """A store that fetches from ``port``, over TLS if there is an authority for it."""
     of_its_own = replace(
         config,
         pool=f"dir:{tmp_path}/second",
         journal=f"{tmp_path}/journal-second",
-        image_service=f"127.0.0.1:{port}",
+        image_service=f"{'https://' if ca_file else ''}127.0.0.1:{port}",
         image_service_token=token_file,
+        image_service_ca=ca_file,
         fetch_tries=3,
     )
     async with running(of_its_own) as store:
@@ -210,3 +214,24 @@ async def test_a_store_shows_the_other_its_token_and_keeps_it_to_itself(
             assert (await store.request_image(DEB)).images[0].status == "complete"
     for kept in tmp_path.rglob("*"):
         assert kept == file or not kept.is_file() or made.secret.encode() not in kept.read_bytes()
+
+
+async def test_a_store_fetches_from_one_that_speaks_tls(
+    config: Config, service: ImageService, tmp_path: Path, nursery: trio.Nursery
+) -> None:
+    service.download("deb", answer(incompressible()))
+    ca, both, token = (str(tmp_path / name) for name in ("ca.pem", "both.pem", "second.token"))
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(ca)
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(both)
+    guarded = replace(config, image_service=service.address, tls_certificate=both, loopback_role="none")
+    async with serving(guarded, nursery) as (feeding, port):
+        await feeding.request_image(DEB)
+        made = await feeding.create_token(
+            TokenRequest(name="host2", role="reader"), Caller(principal="local")
+        )
+        assert isinstance(made.secret, str)
+        Path(token).write_text(made.secret)
+        async with second(config, tmp_path, port, token_file=token, ca_file=ca) as store:
+            await store.request_image(DEB)
+            assert await content(store, "deb") == incompressible()
