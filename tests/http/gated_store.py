@@ -73,6 +73,21 @@ class SilentStore(StreamingStore):
         return self.first
 
 
+class HeldStore(StreamingStore):
+    """After the first piece the stream says that it is held and waits for the gate; then the same again."""
+
+    def __init__(self, first: bytes) -> None:
+        super().__init__(first)
+        self.held = trio.Event()
+        self.gate = trio.Event()
+
+    async def piece(self, number: int) -> bytes | None:
+        if number == 1:
+            self.held.set()
+            await self.gate.wait()
+        return self.first if number < 2 else None
+
+
 class FailingStore(StreamingStore):
     """After the first piece the stream fails, with ``error``."""
 

@@ -19,8 +19,9 @@ from imagestore.http.settings import AccessSettings
 from imagestore.model import Image
 from imagestore.service import METHODS, Caller, Grant
 from tests.http.conftest import Start
+from tests.http.gated_store import HeldStore
 from tests.http.memory_store import MemoryStore
-from tests.http.wire import RPC_PATH, Reply, Wire
+from tests.http.wire import RPC_PATH, Reply, Wire, request_bytes
 
 Address = tuple[str, int]
 JSON = {"Content-Type": "application/json"}
@@ -290,3 +291,23 @@ async def test_what_cannot_be_a_token_at_all_is_no_defect_of_ours(strange: Addre
             await wire.send(b"GET /metrics HTTP/1.1\r\nHost: x\r\nAuthorization: ")
             await wire.send(header.encode("latin-1") + b"\r\n\r\n")
             assert (await wire.reply("GET")).status == 401, header
+
+
+@pytest.mark.parametrize("is_revoked", [True, False], ids=["revoked", "expired"])
+async def test_a_download_is_judged_at_its_start_and_ends_whole(start: Start, is_revoked: bool) -> None:
+    store = HeldStore(b"half")
+    store.hand_out("secret", "ci", "reader")
+    address = (await start(store, access=STRANGERS)).address
+    request = request_bytes("GET", "/snapshots/download?id=v@s", bearing("secret"), b"")
+    async with await Wire.open(address) as wire:
+        await wire.send(request)
+        await store.held.wait()
+        if is_revoked:
+            store.grants.clear()
+        else:
+            store.hand_out("secret", "ci", "reader", expired=True)
+        store.gate.set()
+        begun = await wire.reply("GET")
+        assert (begun.status, begun.body, begun.whole) == (200, b"halfhalf", True)
+        await wire.send(request)
+        assert (await wire.reply("GET")).status == 401
