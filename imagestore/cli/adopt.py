@@ -4,6 +4,7 @@ import click
 from msgspec import UNSET
 
 from imagestore.cli.connection import examples, patient
+from imagestore.cli.foreseen import tell
 from imagestore.cli.output import Column, Format, output_option, print_json, print_line, table
 from imagestore.client import Client
 from imagestore.model import Adopted, AdoptRequest, AdoptResponse, LeftOut
@@ -12,13 +13,12 @@ _ADOPTED = (
     Column[Adopted]("dataset", lambda adopted: adopted.id),
     Column[Adopted]("is now", lambda adopted: _role(adopted)),
 )
-_WOULD_BE = (_ADOPTED[0], Column[Adopted]("would be", lambda adopted: _role(adopted)))
 _LEFT = (
     Column[LeftOut]("not taken", lambda left: left.id),
     Column[LeftOut]("because", lambda left: left.reason),
 )
 
-dry_run_option = click.option("--dry-run", is_flag=True, help="Only show the commands that would run.")
+dry_run_option = click.option("--dry-run", is_flag=True, help="Only show what would happen.")
 
 
 @click.command(
@@ -78,28 +78,16 @@ def _show(answer: AdoptResponse, output: Format, *, dry_run: bool, nothing: str)
     elif output == "jsonl":
         for row in (*answer.adopted, *answer.left):
             print_line(row)
+    elif not answer.adopted and not answer.left:
+        click.echo(f"imagestore: {nothing}", err=True)
+    elif dry_run:
+        taken = [f"would adopt {adopted.id}: {_role(adopted)}" for adopted in answer.adopted]
+        tell([*taken, *(f"would leave {left.id}: {left.reason}" for left in answer.left)], answer.commands)
     else:
-        _show_commands(answer.commands)
-        columns = _WOULD_BE if dry_run else _ADOPTED
         if answer.adopted:
-            table([column.title for column in columns], columns, answer.adopted)
+            table([column.title for column in _ADOPTED], _ADOPTED, answer.adopted)
         if answer.left:
             table([column.title for column in _LEFT], _LEFT, answer.left)
-        if not answer.adopted and not answer.left:
-            click.echo(f"imagestore: {nothing}", err=True)
-
-
-def _show_commands(commands: tuple[str, ...]) -> None:
-    """The commands of a dry run."""
-    for command in commands:
-        click.echo(command)
-    if commands:
-        named = "; OPERATION will be its id" if any("OPERATION" in command for command in commands) else ""
-        click.echo(
-            "# nothing was done; the store changes all tags together or none, and only of these very "
-            f"datasets{named}",
-            err=True,
-        )
 
 
 def _role(adopted: Adopted) -> str:
@@ -129,6 +117,8 @@ def release(client: Client, dataset: str, dry_run: bool, output: Format) -> None
     if output == "jsonl":
         print_line(answer)
         return
-    _show_commands(answer.commands)
+    if dry_run:
+        tell([f"would release {name}" for name in answer.released], answer.commands)
+        return
     for name in answer.released:
-        click.echo(f"{name} would be released" if dry_run else f"{name} is released")
+        click.echo(f"{name} is released")

@@ -1,7 +1,7 @@
 """``--dry-run`` of every command that changes something: the store says what would happen."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar, cast
 
 import click
@@ -53,15 +53,20 @@ def show(plan: PlanResponse, output: Format) -> None:
     if plan.settled:
         click.echo("nothing would change: it is so already")
         return
-    for effect in plan.effects:
-        click.echo(printable(_line(effect)))
+    sentences = [_line(effect) for effect in plan.effects]
     if plan.reserve_bytes:
-        click.echo(
-            f"would promise {show_bytes(plan.reserve_bytes)} of {show_bytes(plan.available_bytes)} free"
-        )
-    for command in plan.commands:
+        free = show_bytes(plan.available_bytes)
+        sentences.append(f"would promise {show_bytes(plan.reserve_bytes)} of {free} free")
+    tell(sentences, plan.commands)
+
+
+def tell(sentences: Iterable[str], commands: Sequence[str]) -> None:
+    """Print what would happen, below it the pool's commands, and on stderr that nothing was done."""
+    for sentence in sentences:
+        click.echo(printable(sentence))
+    for command in commands:
         click.echo(f"  {printable(command)}")
-    named = "; OPERATION will be its id" if any("OPERATION" in line for line in plan.commands) else ""
+    named = "; OPERATION will be its id" if any("OPERATION" in command for command in commands) else ""
     click.echo(f"# nothing was done; the store does all of it in one step, or none{named}", err=True)
 
 

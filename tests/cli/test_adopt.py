@@ -52,13 +52,21 @@ def test_a_disk_is_asked_for_by_guest_and_number_and_what_came_of_it_is_shown(
     }  # fmt: skip
 
 
-def test_a_dry_run_prints_commands_that_can_be_copied_and_says_on_stderr_that_nothing_was_done(
+def test_a_dry_run_tells_what_would_happen_then_the_commands_and_on_stderr_that_nothing_was_done(
     run: Run, store: AdoptingStore
 ) -> None:
     store.answer["commands"] = ["zfs set imagestore:op=OPERATION tank/old/root"]
+    store.answer["left"] = [{"id": "tank/images/b", "reason": "it has no snapshot"}]
     ended = run("adopt", "--original", "--dry-run")
-    assert ended.out.splitlines()[:2] == [*store.answer["commands"], "DATASET               WOULD BE"]
+    assert ended.out.splitlines() == [
+        "would adopt tank/old/root: disk 0 of guest vm1",
+        "would adopt tank/old/root@monday: snapshot",
+        "would adopt tank/images/a: image a",
+        "would leave tank/images/b: it has no snapshot",
+        "  zfs set imagestore:op=OPERATION tank/old/root",
+    ]
     assert "nothing was done" in ended.err
+    assert "OPERATION will be its id" in ended.err
     assert store.calls[0][0] == "AdoptOriginal"
     assert store.calls[0][1]["dryRun"] is True
 
@@ -125,9 +133,11 @@ def test_a_release_tells_what_was_let_go_and_a_dry_run_what_would_be(run: Run, s
     store.answer = {"released": ["tank/a", "tank/a@s"], "commands": []}
     assert run("release", "a").out.splitlines() == ["tank/a is released", "tank/a@s is released"]
     store.answer["commands"] = ["zfs inherit imagestore:op tank/a"]
-    assert run("release", "a", "--dry-run").out.splitlines() == [
-        "zfs inherit imagestore:op tank/a",
-        "tank/a would be released",
-        "tank/a@s would be released",
+    foreseen = run("release", "a", "--dry-run")
+    assert foreseen.out.splitlines() == [
+        "would release tank/a",
+        "would release tank/a@s",
+        "  zfs inherit imagestore:op tank/a",
     ]
+    assert "nothing was done" in foreseen.err
     assert json.loads(run("release", "a", "-o", "json").out)["released"] == ["tank/a", "tank/a@s"]
