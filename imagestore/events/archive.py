@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from imagestore.errors import Corrupt, JournalError
-from imagestore.events.backup import backup, segment_bytes
+from imagestore.events.backup import backup, require_apart, segment_bytes
 from imagestore.events.catalogue import SegmentsArchived
 from imagestore.events.commitgroup import Entry
 from imagestore.events.files import SYSTEM_FILES, Files, publish
@@ -50,9 +50,11 @@ async def archive(
 
     Raises:
         JournalLocked: a store runs on the journal.
-        JournalError: ``to`` holds something else, or no checkpoint can stand in for the segments.
+        JournalError: ``to`` holds something else, or is the journal itself, or no checkpoint can
+            stand in for the segments.
         Corrupt: the journal is damaged; nothing was moved.
     """
+    require_apart(directory, to)
     place = os.path.abspath(to)
     async with open_journal(directory, settings=settings, files=files) as journal:
         found = await away(partial(survey, files, directory), settings)

@@ -8,6 +8,8 @@ Blocks.
 """
 
 import os
+from contextlib import suppress
+from pathlib import Path
 
 from msgspec import Struct
 
@@ -37,9 +39,10 @@ def backup(directory: str, to: str, *, last: int | None = None, files: Files = S
     beginning was archived, the checkpoint that stands in for it comes along.
 
     Raises:
-        JournalError: there is no journal, or ``to`` holds something else.
+        JournalError: there is no journal, or ``to`` holds something else, or is the journal itself.
         Corrupt: the journal is damaged; nothing was written.
     """
+    require_apart(directory, to)
     found = survey(files, directory)
     if not found.headers:
         raise JournalError(f"there is no journal in {directory}", detail="name its directory with --journal")
@@ -101,6 +104,21 @@ def restore(backup_directory: str, to: str, *, files: Files = SYSTEM_FILES) -> C
     """
     require_empty(files, to, "--journal")
     return backup(backup_directory, to, files=files)
+
+
+def require_apart(directory: str, to: str) -> None:
+    """Raises JournalError if a copy in ``to`` would be put over the journal in ``directory``, or into it.
+
+    A segment that is being written would be replaced, and one that is archived be gone.
+    """
+    is_inside = Path(os.path.realpath(to)).is_relative_to(os.path.realpath(directory))
+    with suppress(OSError):  # the same directory, mounted at two places
+        is_inside = is_inside or os.path.samefile(directory, to)
+    if is_inside:
+        raise JournalError(
+            f"{to} is the journal {directory} itself, or lies in it",
+            detail="name a directory elsewhere, best on another disk",
+        )
 
 
 def require_empty(files: Files, directory: str, option: str) -> None:

@@ -8,7 +8,7 @@ Blocks.
 from msgspec import Struct
 
 from imagestore.errors import Corrupt, JournalError
-from imagestore.events.backup import put_segment, require_empty, segment_bytes
+from imagestore.events.backup import put_segment, require_apart, require_empty, segment_bytes
 from imagestore.events.files import SYSTEM_FILES, Files
 from imagestore.events.log import LogWalk, survey
 from imagestore.events.replay import fold_frame
@@ -35,6 +35,7 @@ def salvage(directory: str, to: str, *, files: Files = SYSTEM_FILES) -> Salvaged
     Raises:
         JournalError: ``to`` is not empty, or nothing can be saved: names or headers are wrong.
     """
+    require_apart(directory, to)
     require_empty(files, to, "--to")
     try:
         found = survey(files, directory)

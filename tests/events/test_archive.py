@@ -184,6 +184,19 @@ async def test_a_journal_whose_beginning_is_archived_is_backed_up_and_restored(t
     assert len((await write(again, 40, 41)).datasets) == 41
 
 
+@pytest.mark.parametrize("to", ["journal", "link", "journal/cold"])
+async def test_segments_are_not_archived_where_they_are(tmp_path: Path, to: str) -> None:
+    journal = str(tmp_path / "journal")
+    (tmp_path / "link").symlink_to("journal")
+    await write(journal, 0, 40)
+    there, before = segments(journal), list(reader.read(journal))
+    with pytest.raises(JournalError, match=r"is the journal .* itself"):
+        await move(journal, str(tmp_path / to))
+    assert segments(journal) == there
+    assert list(reader.read(journal)) == before
+    assert reader.verify(journal).whole
+
+
 async def test_not_beside_a_store_and_not_over_something_else(tmp_path: Path) -> None:
     journal, cold = str(tmp_path / "journal"), str(tmp_path / "cold")
     await write(journal, 0, 40)

@@ -10,6 +10,7 @@ from imagestore.events.backup import backup, restore
 from imagestore.events.files import SystemFiles
 from imagestore.events.journal import JournalSettings, open_journal
 from imagestore.events.reader import Head
+from imagestore.events.salvage import salvage
 from imagestore.events.segment import segment_name
 from tests.events.history import finished, started
 
@@ -100,6 +101,20 @@ async def test_what_holds_something_else_is_not_overwritten(tmp_path: Path) -> N
     assert {path.name: path.read_bytes() for path in Path(other).iterdir()} == before
     with pytest.raises(JournalError, match="there is no journal"):
         backup(str(tmp_path / "nowhere"), str(tmp_path / "new"))
+
+
+@pytest.mark.parametrize("to", ["journal", "journal/copy", "link", "link/copy", "journal/../journal/"])
+async def test_a_journal_is_not_copied_over_itself(tmp_path: Path, to: str) -> None:
+    source = str(tmp_path / "journal")
+    (tmp_path / "link").symlink_to("journal")
+    async with open_journal(source, settings=SETTINGS) as journal:
+        await journal.append([started("1")])
+        with pytest.raises(JournalError, match=r"is the journal .* itself, or lies in it"):
+            backup(source, str(tmp_path / to))
+        with pytest.raises(JournalError, match=r"is the journal .* itself, or lies in it"):
+            salvage(source, str(tmp_path / to))
+        await journal.append(finished("1"))
+    assert reader.verify(source).whole
 
 
 async def test_a_backup_that_was_changed_is_told_from_the_journal(tmp_path: Path) -> None:
