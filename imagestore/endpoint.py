@@ -24,6 +24,9 @@ CONNECT_SECONDS = 10.0
 
 MOST_TOKEN_BYTES = 256
 
+_OF_ANOTHER_NAME = (62, 64)
+"""OpenSSL's codes for a certificate of another host, and of another IP address."""
+
 
 class Credentials(Struct, frozen=True, kw_only=True):
     """Files that say who asks, and who may answer; "" is none.
@@ -75,6 +78,10 @@ class Endpoint:
 
     def advice(self, problem: OSError) -> str:
         """What to do when no connection could be made."""
+        if isinstance(problem, ssl.SSLError) and problem.reason == "WRONG_VERSION_NUMBER":
+            return f"what answers there speaks no TLS: name it as http://{self._host}:{self._port}"
+        if isinstance(problem, ssl.SSLCertVerificationError) and problem.verify_code in _OF_ANOTHER_NAME:
+            return "name the store as its certificate does, with --server"
         if isinstance(problem, ssl.SSLCertVerificationError):
             return "name the file of the authority that signed its certificate with --ca-file"
         if isinstance(problem, PermissionError):
@@ -116,7 +123,8 @@ def _place(server: str) -> tuple[str, int, str]:
         host, port = None, 0
     if parts.scheme not in ("http", "https") or not host or parts.path not in ("", "/"):
         raise ConfigError(
-            f"server {server!r} is not http://HOST:PORT", detail=f"for example {DEFAULT_SERVER}"
+            f"server {server!r} is not http://HOST:PORT, https://HOST:PORT or unix:PATH",
+            detail=f"for example {DEFAULT_SERVER}",
         )
     return host, port, parts.scheme
 

@@ -69,6 +69,9 @@ class Changing(Struct, frozen=True, kw_only=True):
     dry_run: bool = False
 
 
+_STOPPED = "the store may have stopped; ask again when it is back"
+
+
 class Accepted(Exception):
     """The change goes on as operation ``operation``; it was not to be waited for."""
 
@@ -162,7 +165,7 @@ class Wire:
                 ) from problem
             connection.sock.settimeout(self.timeout)
             self.connected(connection.sock)
-            with self._failures():
+            with self._failures(self._unanswered()):
                 # A store that refuses a body answers before it is whole, and hangs up.
                 with suppress(BrokenPipeError, ConnectionResetError):
                     connection.request(
@@ -178,8 +181,14 @@ class Wire:
     def connected(self, connection: socket.socket) -> None:
         """Told of every connection before anything is sent; for those who must be able to break it off."""
 
+    def _unanswered(self) -> str:
+        """What may be the matter with a store that takes a connection and hangs up."""
+        if not self.server.startswith("http:"):
+            return _STOPPED
+        return f"{_STOPPED}, or name it as https{self.server.removeprefix('http')} if it speaks TLS"
+
     @contextmanager
-    def _failures(self) -> Iterator[None]:
+    def _failures(self, detail: str = _STOPPED) -> Iterator[None]:
         """What the socket and http.client raise, as errors of ours."""
         try:
             yield
@@ -191,7 +200,7 @@ class Wire:
         except (http.client.HTTPException, ConnectionError, ssl.SSLError) as problem:
             raise errors.BrokenOff(
                 f"the connection to {self.server} broke off: {_reason(problem)}",
-                detail="the store may have stopped; ask again when it is back",
+                detail=detail,
             ) from problem
 
 
@@ -311,6 +320,10 @@ def _by_name(name: str) -> type[errors.ImageStoreError]:
 def _reason(problem: Exception) -> str:
     if isinstance(problem, socket.gaierror):
         return "its name cannot be resolved"
+    if isinstance(problem, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {problem.verify_message}"
+    if isinstance(problem, ssl.SSLError) and problem.reason:
+        return problem.reason.lower().replace("_", " ")
     if isinstance(problem, OSError) and problem.strerror:
         return problem.strerror.lower()
     if isinstance(problem, http.client.IncompleteRead):

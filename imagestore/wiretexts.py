@@ -91,6 +91,9 @@ _POOL_FAILED = re.compile(
 """How the pool says what it was doing when the kernel or SQLite refused, and what is the matter with it."""
 
 
+_NO_BASE = re.compile(r"\S+ is no earlier snapshot of ")
+
+
 def error_of(text: str) -> errors.ImageStoreError:
     """The error that the store meant with the one line it sent."""
     exact = EXACT.get(text)
@@ -99,6 +102,8 @@ def error_of(text: str) -> errors.ImageStoreError:
     for beginning, kind in BEGINNINGS:
         if text.startswith(beginning):
             return kind(text)
+    if _NO_BASE.match(text):
+        return errors.InvalidArgument(text)
     if _POOL_FAILED.match(text):
         return errors.PoolError(text)
     return errors.ImageStoreError(text)

@@ -4,6 +4,7 @@ A command decorated with :func:`connected` gets a ``Client`` as its first argume
 """
 
 import functools
+import re
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -14,11 +15,13 @@ from imagestore.cli.foreseen import foreseeable, is_dry_run
 from imagestore.client import DEFAULT_SERVER, Accepted, Changing, Credentials
 from imagestore.errors import (
     AlreadyExists,
+    Blocked,
     FetchFailed,
     Forbidden,
     HasClones,
     ImageStoreError,
     InUse,
+    InvalidArgument,
     NewerSnapshots,
     NoSpace,
     NotFound,
@@ -149,15 +152,20 @@ _LISTS = {
     "guest create": "imagestore image ls lists the images; imagestore image pull ID fetches one",
     "volume": "imagestore volume ls lists the volumes",
     "snap": "imagestore snap ls lists the snapshots, imagestore volume ls the volumes",
-    "send": "imagestore snap ls lists the snapshots; imagestore snap create DATASET@NAME takes one",
+    "send": "imagestore snap ls lists the snapshots, those for --from included; imagestore snap create "
+    "DATASET@NAME takes one",
     "receive": "its base or origin has to be here: imagestore snap ls",
     "op": "imagestore op ls lists the operations; their ids are whole there",
     "token": "imagestore token ls lists the tokens",
     "adopt": "imagestore drift lists what others made in the pool",
     "release": "imagestore volume ls lists the volumes",
-    "explain": "the journal knows nothing of it; imagestore drift lists what others made in the pool",
+    "explain": "the journal knows no dataset of that name (an image is images/ID, a disk guests/ID/disk-0); "
+    "imagestore drift lists what others made in the pool",
 }
 """Where what a command did not find would have been, by the command or the beginning of it."""
+
+
+_BELONGS = re.compile(r"dataset belongs to image ([^:]+): ")
 
 
 def next_step(problem: ImageStoreError, command: str, options: frozenset[str] = frozenset()) -> str:
@@ -170,6 +178,10 @@ def next_step(problem: ImageStoreError, command: str, options: frozenset[str] = 
             words = command.split()
             told = (_LISTS.get(" ".join(words[:count])) for count in range(len(words), 0, -1))
             return next((text for text in told if text), "")
+        case AlreadyExists() if str(problem).startswith("token "):
+            return "take another name, or revoke that one: imagestore token revoke NAME"
+        case AlreadyExists() if command == "image alias set":
+            return "an alias is a name that no image has"
         case AlreadyExists() if not str(problem).startswith(AlreadyExists.text):
             return ""
         case AlreadyExists() if command.startswith("guest"):
@@ -180,8 +192,20 @@ def next_step(problem: ImageStoreError, command: str, options: frozenset[str] = 
             return (
                 "imagestore status shows what is free and promised; imagestore image gc frees unused images"
             )
+        case FetchFailed() if "private network" in str(problem):
+            return "the store's setting allow_private_sources allows it; image pull FILE --as ID goes without"
         case FetchFailed() if "cannot be reached" in str(problem):
             return "imagestore doctor looks at the image service; image pull URL|FILE --as ID goes without it"
+        case ImageStoreError() if "no ZFS send stream" in str(problem) and command == "receive":
+            return "imagestore image pull FILE --as ID takes disks of other formats"
+        case Blocked() if belongs := _BELONGS.match(str(problem)):
+            return f"it goes with the image: imagestore image rm {belongs[1]}"
+        case Blocked() if str(problem).startswith("dataset cannot be destroyed: "):
+            return "what is in it can: imagestore image rm ID, guest rm ID, volume rm NAME"
+        case InvalidArgument() if str(problem).startswith("volume is larger: "):
+            return "a volume only grows; imagestore volume ls shows the sizes, a bare number is MiB"
+        case InvalidArgument() if str(problem) == "invalid snapshot dest":
+            return "a snapshot's name, behind the @, is letters, digits and _ : . -"
         case HasClones() if "--when-unused" in options:
             return "--when-unused removes it when the last of them goes"
         case ReadOnly():

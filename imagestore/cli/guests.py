@@ -1,18 +1,20 @@
 """``imagestore guest``: make, list, show and remove the disks of guests, over RPC."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import click
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from imagestore.cli.connection import changing, confirm, connected, examples, force_option, yes_option
+from imagestore.cli.group import Group
 from imagestore.cli.output import Column, Format, output_option, print_json, print_line, show_rows
 from imagestore.cli.sizes import parse_mib, show_mib
 from imagestore.cli.volumes import VOLUME_COLUMNS
 from imagestore.client import Client
 from imagestore.errors import NotFound
-from imagestore.model import Guest, Volume
+from imagestore.model import Guest, Image, Volume
 from imagestore.names import check_guest_id
 
 _DISK = re.compile(r"[^@]*?/guests/(?P<guest>[^/@]+)/disk-[0-9]+\Z")
@@ -91,7 +93,7 @@ def by_guest(volumes: tuple[Volume, ...]) -> tuple[GuestDisks, ...]:
     return tuple(GuestDisks(id=guest, disks=tuple(disks)) for guest, disks in guests.items())
 
 
-@click.group()
+@click.group(cls=Group)
 def guest() -> None:
     """Make, list, show and remove the disks of guests."""
 
@@ -118,7 +120,28 @@ def guest() -> None:
 def create(client: Client, guest_id: str, disks: tuple[Disk, ...], output: Format) -> None:
     """Make the disks of a guest, all or none. The same command again changes nothing."""
     check_guest_id(guest_id)
-    _show_guest(client.create_guest_disks({"id": guest_id, "disks": list(disks)}), output)
+    try:
+        made = client.create_guest_disks({"id": guest_id, "disks": list(disks)})
+    except NotFound as problem:
+        problem.detail = missing_images(disks, client.describe_images())
+        raise
+    _show_guest(made, output)
+
+
+def missing_images(disks: Sequence[Disk], images: Sequence[Image]) -> str:
+    """Which images the disks are of that ``images`` lack, and how those come; "" for none."""
+    usable = {name for image in images if image.status == "complete" for name in names_of(image)}
+    wanted = dict.fromkeys(str(disk["image"]) for disk in disks if "image" in disk)
+    missing = [image for image in wanted if image not in usable]
+    if not missing:
+        return ""
+    named = ", ".join(missing)
+    return f"there is no image {named}; imagestore image pull ID fetches one, image ls lists them"
+
+
+def names_of(image: Image) -> tuple[str, ...]:
+    """The image's id and its aliases."""
+    return (image.id, *(image.aliases if image.aliases is not UNSET else ()))
 
 
 def _show_guest(made: Guest, output: Format) -> None:

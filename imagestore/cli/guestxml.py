@@ -25,7 +25,9 @@ def _own_architecture() -> str:
 )
 @click.argument("guest_id", metavar="ID")
 @click.option("--memory", type=SIZE, default="1G", show_default=True, help="Main memory.")
-@click.option("--cpus", type=click.IntRange(1, 4096), default=1, show_default=True, help="Processors.")
+@click.option(
+    "--cpus", type=click.IntRange(1, 4096), default=1, show_default=True, metavar="N", help="Processors."
+)
 @click.option(
     "--network",
     default="default",

@@ -4,6 +4,7 @@ import click
 from msgspec import UNSET
 
 from imagestore.cli.connection import changing, confirm, connected, examples, yes_option
+from imagestore.cli.group import Group
 from imagestore.cli.output import Column, Format, output_option, show_one, show_rows
 from imagestore.cli.sizes import show_mib
 from imagestore.cli.volumes import VOLUME_COLUMNS
@@ -29,7 +30,7 @@ IMAGE_COLUMNS = (
 )
 
 
-@click.group()
+@click.group(cls=Group)
 def image() -> None:
     """Fetch, list, show, clone and remove images."""
 

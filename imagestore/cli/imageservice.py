@@ -189,8 +189,18 @@ class _Handler(BaseHTTPRequestHandler):
     )
 )
 @click.argument("directory", type=click.Path())
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("-p", "--port", type=click.IntRange(0, 65535), default=20000, show_default=True)
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Address to listen on."
+)
+@click.option(
+    "-p",
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=20000,
+    show_default=True,
+    metavar="PORT",
+    help="Port to listen on; 0 takes a free one.",
+)
 def image_service(directory: str, host: str, port: int) -> None:
     """Serve the files of DIRECTORY as images, until Ctrl-C. A file's name is the image's id.
 

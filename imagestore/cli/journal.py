@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from imagestore.cli.connection import examples
+from imagestore.cli.group import Group
 from imagestore.cli.output import Column, Format, output_option, print_json, print_line, show_one
 from imagestore.config import checkout, load
 from imagestore.errors import Corrupt, JournalTooNew
@@ -53,7 +54,7 @@ def _place(given: str | None) -> str:
     return load({"journal": given}, environment=os.environ, base=checkout()).journal
 
 
-@click.group()
+@click.group(cls=Group)
 def journal() -> None:
     """Check the journal, print its head, back it up, restore, salvage and export it."""
 

@@ -15,6 +15,7 @@ from typing import NoReturn
 import click
 
 from imagestore import __version__
+from imagestore.cli.group import LazyGroup
 from imagestore.errors import ImageStoreError
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -52,8 +53,8 @@ INTERRUPTED = 130
 PIPE_CLOSED = 141
 
 
-class LazyGroup(click.Group):
-    """A group that imports a command when it is called."""
+class Commands(LazyGroup):
+    """The commands, each imported when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -75,19 +76,22 @@ class LazyGroup(click.Group):
             ctx.exit(PIPE_CLOSED)
         return result
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+    def lines(self, ctx: click.Context) -> list[tuple[str, str]]:
+        return [(name, line) for name, (_, line) in COMMANDS.items()]
 
 
 @click.group(
-    cls=LazyGroup,
+    cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Begin with: imagestore demo",
 )
 @click.version_option(__version__, prog_name="imagestore")
 def cli() -> None:
-    """The image and guest-disk store of a hypervisor."""
+    """The image and guest-disk store of a hypervisor.
+
+    `serve` runs it. The others ask the one at http://127.0.0.1:19999, or where --server or IMAGESTORE_SERVER
+    says, but for those that only read and write files.
+    """
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -7,6 +7,7 @@ from msgspec import UNSET
 
 from imagestore.cli.audit import TIME
 from imagestore.cli.connection import connected, examples
+from imagestore.cli.group import Group
 from imagestore.cli.output import Column, Format, output_option, show_one, show_rows
 from imagestore.cli.progress import progress, shows_progress
 from imagestore.errors import AnswerTimeout
@@ -65,7 +66,7 @@ FIELD_COLUMNS = (
 )
 
 
-@click.group()
+@click.group(cls=Group)
 def op() -> None:
     """List, show, wait for and cancel operations: what was asked for, how far it is, what came of it."""
 
@@ -85,7 +86,9 @@ def op() -> None:
 @click.option("--method", default="", metavar="METHOD", help="Only this RPC method, e.g. CreateSnapshot.")
 @click.option("--status", type=click.Choice(STATUSES), help="Only those of this status.")
 @click.option("--since", type=TIME, metavar="TIME", help="90s, 2h, 7d (ago), or 2030-01-31T12:00.")
-@click.option("--last", type=click.IntRange(min=1), default=50, show_default=True, help="The last so many.")
+@click.option(
+    "--last", type=click.IntRange(min=1), default=50, show_default=True, metavar="N", help="The last so many."
+)
 @output_option
 @connected
 def list_operations(

@@ -21,7 +21,7 @@ from imagestore.config import Config
     epilog=examples(
         "imagestore serve --pool dir:/srv/imagestore/pool --journal /srv/imagestore/journal",
         "imagestore serve -z mistify -p 19999 -i image.services.lochness.local -l warning",
-        "imagestore serve --config /etc/imagestore.toml --set shutdown_seconds=5",
+        "imagestore serve --config /etc/imagestore/imagestore.toml --set shutdown_seconds=5",
     )
 )
 @configured

@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from imagestore.cli.connection import examples
+from imagestore.cli.group import Group
 from imagestore.cli.output import Column, Format, output_option, show_one, show_rows
 from imagestore.config import Config, Settled, checkout, settle
 from imagestore.errors import ConfigError
@@ -95,7 +96,7 @@ def configured(function: Callable[..., _Result]) -> Callable[..., _Result]:
     return command
 
 
-@click.group()
+@click.group(cls=Group)
 def config() -> None:
     """Show or check the settings: flags > IMAGESTORE_* > TOML file > defaults."""
 
@@ -103,15 +104,18 @@ def config() -> None:
 @config.command(
     epilog=examples(
         "imagestore config show",
-        "imagestore config show --config /etc/imagestore.toml -o json",
+        "imagestore config show --config /etc/imagestore/imagestore.toml -o json",
         "IMAGESTORE_PORT=1999 imagestore config show",
     )
 )
 @output_option
 @settled
 def show(settings: Settled, output: Format) -> None:
-    """Print every setting as `imagestore serve` with the same flags would have it, and where it comes from:
-    flag, environment:NAME, file:PATH or default. As JSON these stand under "origins"."""
+    """Print every setting, its value, and where that comes from.
+
+    They are what `imagestore serve` would have with the same flags. Origins are flag, environment:NAME,
+    file:PATH and default; in JSON they stand under "origins".
+    """
     values = msgspec.to_builtins(settings.config)
     if output != "table":
         show_one({**values, "origins": settings.origins}, (), output)
@@ -124,7 +128,7 @@ def show(settings: Settled, output: Format) -> None:
     show_rows(list(values.items()), columns, output)
 
 
-@config.command(epilog=examples("imagestore config check --config /etc/imagestore.toml"))
+@config.command(epilog=examples("imagestore config check --config /etc/imagestore/imagestore.toml"))
 @configured
 def check(settings: Config) -> None:
     """Exit 0 if the settings are right, else say what is wrong."""

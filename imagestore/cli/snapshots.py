@@ -3,6 +3,7 @@
 import click
 
 from imagestore.cli.connection import changing, confirm, connected, examples, force_option, yes_option
+from imagestore.cli.group import Group
 from imagestore.cli.output import Column, Format, output_option, show_one, show_rows
 from imagestore.cli.sizes import show_mib
 from imagestore.client import Client
@@ -22,7 +23,7 @@ class SnapshotName(click.ParamType[str]):
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
         text = str(value)
         dataset, _, snapshot = text.partition("@")
-        if not dataset or not snapshot:
+        if not dataset or not snapshot or "@" in snapshot:
             self.fail(f"{text!r} is not DATASET@NAME, for example guests/vm1/disk-0@monday", param, ctx)
         return text
 
@@ -30,7 +31,7 @@ class SnapshotName(click.ParamType[str]):
 SNAPSHOT = SnapshotName()
 
 
-@click.group()
+@click.group(cls=Group)
 def snap() -> None:
     """Take, list, show, remove and go back to snapshots."""
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import click
 
 from imagestore.cli.connection import examples
+from imagestore.cli.group import Group
 from imagestore.cli.output import Format, output_option, print_json, print_line, printable
 from imagestore.cli.progress import progress
 from imagestore.errors import InvalidArgument
@@ -45,7 +46,7 @@ def _counting(phase: str, paths: tuple[str, ...]) -> Iterator[Callable[[int], No
             raise
 
 
-@click.group()
+@click.group(cls=Group)
 def stream() -> None:
     """Look into, unpack and make ZFS send streams, without ZFS."""
 
@@ -123,9 +124,16 @@ def _counts(counts: dict[str, int]) -> str:
         "imagestore stream extract disk-0.zfs disk-0.qcow2 --format qcow2",
     )
 )
-@click.argument("paths", metavar="STREAM [INCREMENTAL]...", nargs=-1, required=True)
+@click.argument("paths", metavar="STREAM [INCREMENTAL]...", nargs=-1)
 @click.argument("target", metavar="OUTPUT")
-@click.option("--format", "form", type=click.Choice(["raw", "qcow2"]), default="raw", show_default=True)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["raw", "qcow2"]),
+    default="raw",
+    show_default=True,
+    help="What OUTPUT will be.",
+)
 @force_option
 def extract(paths: tuple[str, ...], target: str, form: Literal["raw", "qcow2"], force: bool) -> None:
     """Unpack a full stream, and incremental ones after it, into the disk OUTPUT. '-' is stdin.
@@ -134,6 +142,8 @@ def extract(paths: tuple[str, ...], target: str, form: Literal["raw", "qcow2"], 
     """
     from imagestore.streams import extract as extracting
 
+    if not paths:
+        raise click.UsageError(f"give the STREAM and the OUTPUT; {target!r} is only one of them")
     with _counting("unpacking", paths) as count:
         snapshots = extracting.extract(paths, target, output_format=form, overwrite=force, progress=count)
     last = snapshots[-1]
@@ -165,7 +175,13 @@ GUID = GuidType()
 @click.argument("raw", metavar="RAW")
 @click.argument("target", metavar="OUTPUT")
 @click.option("--from", "base", metavar="BASE_RAW", help="Only what differs from this one: an incremental.")
-@click.option("--name", default="pool/volume@snapshot", show_default=True, metavar="POOL/VOLUME@SNAP")
+@click.option(
+    "--name",
+    default="pool/volume@snapshot",
+    show_default=True,
+    metavar="POOL/VOLUME@SNAP",
+    help="What the stream says that it is of.",
+)
 @click.option("--compress", type=click.Choice(["lz4"]), help="Pack the blocks.")
 @click.option("--guid", type=GUID, metavar="HEX", help="The snapshot's guid. Default: by its content.")
 @click.option("--from-guid", type=GUID, metavar="HEX", help="The base's guid. Default: by its content.")

@@ -9,6 +9,7 @@ from msgspec import UNSET, UnsetType
 from imagestore.access import ROLES
 from imagestore.cli.connection import confirm, connected, examples, yes_option
 from imagestore.cli.foreseen import foreseeable
+from imagestore.cli.group import Group
 from imagestore.cli.output import Column, Format, output_option, show_one, show_rows
 from imagestore.client import Client
 from imagestore.errors import BrokenOff
@@ -46,7 +47,7 @@ class Life(click.ParamType[int]):
         return int(given[1]) * _SECONDS[given[2]]
 
 
-@click.group()
+@click.group(cls=Group)
 def token() -> None:
     """Tokens: what programs on other machines show to be let in.
 

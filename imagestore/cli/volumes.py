@@ -3,6 +3,7 @@
 import click
 
 from imagestore.cli.connection import changing, confirm, connected, examples, force_option, yes_option
+from imagestore.cli.group import Group
 from imagestore.cli.output import Column, Format, output_option, show_one, show_rows
 from imagestore.cli.sizes import SIZE, show_mib
 from imagestore.client import Client
@@ -15,7 +16,7 @@ VOLUME_COLUMNS = (
 )
 
 
-@click.group()
+@click.group(cls=Group)
 def volume() -> None:
     """Make, list, show, resize and remove volumes."""
 

@@ -6,12 +6,13 @@ unless the caller said otherwise.
 """
 
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from imagestore.errors import AlreadyExists, NotFound, StreamError
+from imagestore.errors import AlreadyExists, InvalidArgument, NotFound, StreamError
 from imagestore.streams.content import Decoder
 
 STANDARD_INPUT: Final = "-"
@@ -26,7 +27,7 @@ def landing(output: str, *, overwrite: bool = False) -> Iterator[str]:
         AlreadyExists: ``output`` exists and ``overwrite`` is false; nothing was changed.
     """
     if not overwrite and os.path.lexists(output):
-        raise AlreadyExists(f"{output} exists already", detail="name another file, or allow to overwrite it")
+        raise AlreadyExists(f"{output} exists already", detail="name another file, or add --force")
     directory = os.path.dirname(output) or "."
     if not os.path.isdir(directory):
         raise NotFound(f"{directory} is no directory")
@@ -78,7 +79,7 @@ def _publish(path: str, output: str, *, overwrite: bool) -> None:
 
 @contextmanager
 def opened(path: str, flags: int = os.O_RDONLY) -> Iterator[int]:
-    """A file descriptor of ``path``, ``-`` being standard input. Raises NotFound."""
+    """A file descriptor of ``path``, ``-`` being standard input. Raises NotFound, InvalidArgument."""
     if path == STANDARD_INPUT:
         yield 0
         return
@@ -87,6 +88,8 @@ def opened(path: str, flags: int = os.O_RDONLY) -> Iterator[int]:
     except FileNotFoundError:
         raise NotFound(f"{path} does not exist") from None
     try:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise InvalidArgument(f"{path} is a directory", detail="name a file in it")
         yield fd
     finally:
         os.close(fd)

@@ -51,6 +51,11 @@ def https(place: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> Iterator[st
 
 def test_from_the_first_token_to_its_end(https: str, place: Path, run: Run) -> None:
     user, here = f"unix:{getpass.getuser()}", ("--server", f"unix:{place}/store.sock")
+    in_clear = run("volume", "ls", "--server", https.replace("https:", "http:"))
+    assert (in_clear.status, f"name it as {https} if" in in_clear.err) == (41, True)
+    elsewhere = run("volume", "ls", "--server", https.replace("127.0.0.1", "localhost"))
+    assert "not valid for 'localhost'" in elsewhere.err
+    assert "name the store as its certificate does" in elsewhere.err
     refused = run("volume", "ls", "--server", https)
     assert refused.status == 13
     assert "imagestore token create" in refused.err

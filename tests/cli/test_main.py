@@ -73,6 +73,34 @@ def test_an_unknown_command_exits_2(run: Run) -> None:
     assert "No such command 'imagee'" in ended.err
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("images",), "No such command 'images'. Did you mean image or"),
+        (("--server", "http://x", "status"), "An option of a command stands behind it: imagestore COMMAND"),
+        (("image", "--server", "http://x", "ls"), "stands behind it: imagestore image COMMAND --server"),
+        (("image", "list"), "No such command 'list'."),
+        (("--vresion",), "No such option '--vresion'. Did you mean '--version'?"),
+        (("stream", "extract", "only"), "give the STREAM and the OUTPUT; 'only' is only one of them"),
+        (("snap", "create", "a@b@c"), "'a@b@c' is not DATASET@NAME"),
+    ],
+)
+def test_what_is_mistyped_is_answered_with_what_would_be_right(
+    run: Run, words: tuple[str, ...], said: str
+) -> None:
+    ended = run(*words)
+    assert ended.status == 2
+    assert said in ended.err
+
+
+def test_a_group_lists_its_commands_in_whole_sentences(run: Run) -> None:
+    shown = " ".join(run("image", "--help").out.split())
+    assert "Remove the images that have neither clone nor alias and were not used for a time." in shown
+    assert "Have ALIAS name the image ID from now on, whatever it named before." in " ".join(
+        run("image", "alias", "--help").out.split()
+    )
+
+
 def test_clients_start_without_trio_numpy_or_an_http_server() -> None:
     script = (
         "import sys\n"
@@ -101,7 +129,7 @@ def raising(monkeypatch: pytest.MonkeyPatch, problem: BaseException) -> None:
     def invoke(self: click.Group, ctx: click.Context) -> NoReturn:
         raise problem
 
-    monkeypatch.setattr(entry.LazyGroup, "invoke", invoke)
+    monkeypatch.setattr(entry.Commands, "invoke", invoke)
 
 
 def test_an_error_with_detail_is_two_lines(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,6 +52,15 @@ def test_a_guest_that_needs_an_image_is_told_of_images_and_not_of_guests() -> No
         (errors.FetchFailed("x cannot be reached: no"), "image pull", (), "imagestore doctor"),
         (errors.FetchFailed("x is no image"), "image pull", (), ""),
         (errors.AlreadyExists(), "guest create", (), "imagestore guest show"),
+        (errors.AlreadyExists("token already exists: ci"), "token create", (), "take another name"),
+        (errors.AlreadyExists("image already exists: a"), "image alias set", (), "an alias is"),
+        (errors.FetchFailed("h is in a private network"), "image pull", (), "the store's setting"),
+        (errors.ContentRefused("this is no ZFS send stream"), "receive", (), "imagestore image pull FILE"),
+        (errors.ContentRefused("this is no ZFS send stream"), "image pull", (), ""),
+        (errors.Blocked("dataset belongs to image a: images/a"), "volume rm", (), "it goes with the image"),
+        (errors.Blocked("dataset cannot be destroyed: images"), "volume rm", (), "what is in it"),
+        (errors.InvalidArgument("volume is larger: v"), "volume resize", (), "a volume only grows"),
+        (errors.InvalidArgument("invalid snapshot dest"), "snap create", (), "a snapshot's name"),
     ],
 )
 def test_other_refusals(
@@ -61,9 +70,22 @@ def test_other_refusals(
     assert step.startswith(said) if said else step == ""
 
 
+def test_whoever_asks_for_tls_where_there_is_none_is_told_the_address(
+    run: Run, memory_store: MemoryStore
+) -> None:
+    ended = run("volume", "ls", "--server", memory_store.address.replace("http:", "https:"))
+    assert ended.status == 40
+    assert ended.err.endswith(f": name it as {memory_store.address}\n")
+
+
 def test_a_command_says_it_below_the_error(run: Run, memory_store: MemoryStore) -> None:
     memory_store.refusals["CreateGuestDisks"] = "not found"
-    ended = run("guest", "create", "g", "--disk", "nosuch")
+    memory_store.images["deb"] = {"id": "deb", "status": "complete"}
+    memory_store.images["late"] = {"id": "late", "status": "downloading"}
+    memory_store.aliases["stable"] = "deb"
+    disks = [word for image in ("deb", "nosuch", "stable", "late", "nosuch") for word in ("--disk", image)]
+    ended = run("guest", "create", "g", *disks, "--disk", "1G")
     assert ended.status == 3
     assert ended.err.splitlines()[0] == "imagestore: not found"
-    assert "imagestore image pull ID" in ended.err.splitlines()[1]
+    assert ended.err.splitlines()[1].startswith("  there is no image nosuch, late; imagestore image pull ID")
+    assert "imagestore image pull ID" in run("guest", "create", "g", "--disk", "deb").err

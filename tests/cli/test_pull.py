@@ -117,7 +117,7 @@ def test_what_makes_no_sense_is_said_before_anything_is_asked(
 def test_a_refusal_has_its_exit_code(run: Run, memory_store: MemoryStore, refusal: str, status: int) -> None:
     memory_store.refusals["RequestImage"] = refusal
     ended = run("image", "pull", ADDRESS, "--as", "deb12")
-    assert (ended.status, ended.err) == (status, f"imagestore: {refusal}\n")
+    assert (ended.status, ended.err.splitlines()[0]) == (status, f"imagestore: {refusal}")
 
 
 def test_sources_are_added_listed_and_removed(run: Run, memory_store: MemoryStore) -> None:

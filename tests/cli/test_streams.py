@@ -152,4 +152,4 @@ def test_a_stream_that_is_not_there_is_named(run: Run, tmp_path: Path) -> None:
 
 def test_a_directory_is_no_stream(run: Run, tmp_path: Path) -> None:
     ended = run("stream", "inspect", str(tmp_path))
-    assert (ended.status, ended.err) == (1, f"imagestore: {tmp_path}: Is a directory\n")
+    assert (ended.status, ended.err) == (2, f"imagestore: {tmp_path} is a directory\n  name a file in it\n")

@@ -38,6 +38,8 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
 _POOL_NAME = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9_:.-]*\Z")
 
+_NOT_MADE = "is its disk mounted? imagestore serve makes a pool only together with a new journal"
+
 _log = logging.getLogger(__name__)
 
 
@@ -105,7 +107,7 @@ def prepare_directories(path: str, *, create: bool) -> Layout:
     if os.path.lexists(layout.root) and not os.path.isdir(layout.root):
         raise ConfigError(f"not a directory: {layout.root}", detail="a directory pool is a directory")
     if not create and not os.path.isdir(layout.private):
-        raise PoolError(f"no directory pool at {layout.root}", detail="open it with create to make one")
+        raise PoolError(f"no directory pool at {layout.root}", detail=_NOT_MADE)
     for directory, mode in (
         (layout.root, 0o755),
         # Hypervisors under other users pass through to the files they were given.
@@ -191,7 +193,7 @@ def _provide_catalog(layout: Layout, *, create: bool) -> None:
             detail="restore it from a backup; without it nobody knows which file is which disk",
         )
     if not create:
-        raise PoolError(f"no directory pool at {layout.root}", detail="open it with create to make one")
+        raise PoolError(f"no directory pool at {layout.root}", detail=_NOT_MADE)
     new = f"{layout.catalog}.new"
     for leftover in (new, f"{new}-wal"):
         with contextlib.suppress(FileNotFoundError):
