@@ -18,12 +18,16 @@ import time
 from pathlib import Path
 
 from tests.crash.process import ROOT
-from tests.systemcrash.inside import LOADING
+from tests.systemcrash.inside import BEGUN, LOADING
 from tests.systemcrash.memory import Memory
 
 DISK_BYTES = 4 << 30
-BOOT_SECONDS = 600
-"""A machine that has not begun its load by then hangs."""
+BOOT_SECONDS = 180
+BOOTS = 3
+"""A machine in which nothing of ours has begun by then hangs by itself, and is booted again, so often."""
+
+LOAD_SECONDS = 600
+"""A store that is not under load by then hangs."""
 
 LONGEST_LOAD_SECONDS = 12.0
 
@@ -45,7 +49,7 @@ class Machine:
             disk.truncate(DISK_BYTES)
 
     def boot(self, number: int, *, last: bool = False) -> subprocess.Popen[bytes]:
-        for name in (LOADING, "judged", "failed", "qemu"):
+        for name in (BEGUN, LOADING, "judged", "failed", "qemu"):
             (self.results / name).unlink(missing_ok=True)
         environment = os.environ | {
             "IMAGESTORE_ZFS_DISK": str(self._disk),
@@ -54,7 +58,7 @@ class Machine:
         with (self.directory / "machine.log").open("ab") as log:
             return subprocess.Popen(
                 [
-                    *("tests/zfs/machine/run", str(2 * BOOT_SECONDS), sys.executable, "-m"),
+                    *("tests/zfs/machine/run", str(2 * LOAD_SECONDS), sys.executable, "-m"),
                     *("tests.systemcrash.inside", "/run/results", str(self._seed), str(number)),
                     *(["--last"] if last else []),
                 ],
@@ -65,22 +69,40 @@ class Machine:
                 stderr=log,
             )
 
-    def until_loading(self, process: subprocess.Popen[bytes]) -> None:
-        """Raises Wrong."""
-        deadline = time.monotonic() + BOOT_SECONDS
-        while not (self.results / LOADING).exists():
+    def booted(self, number: int, *, last: bool = False) -> subprocess.Popen[bytes]:
+        """The machine, once it has begun with our part.  Raises Wrong."""
+        for _ in range(BOOTS):
+            process = self.boot(number, last=last)
+            if self._comes_to(BEGUN, process, BOOT_SECONDS):
+                return process
+            print("systemcrash: the machine did not boot", flush=True)
+            self.end(process)
+        raise Wrong(f"the machine does not boot: {self.last_words()}")
+
+    def load(self, process: subprocess.Popen[bytes]) -> None:
+        """Wait until the store in it is judged and under load.  Raises Wrong."""
+        if not self._comes_to(LOADING, process, LOAD_SECONDS):
+            raise Wrong(f"the store did not come to its load: {self.last_words()}")
+
+    def _comes_to(self, sign: str, process: subprocess.Popen[bytes], seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while not (self.results / sign).exists():
             self.check()
             if process.poll() is not None or time.monotonic() > deadline:
-                raise Wrong(f"the machine did not come to its load: {self.last_words()}")
+                return False
             time.sleep(0.05)
+        return True
 
     def check(self) -> None:
         failed = self.results / "failed"
         if failed.exists():
             raise Wrong(failed.read_text())
 
-    def kill(self) -> None:
-        os.kill(int((self.results / "qemu").read_text()), signal.SIGKILL)
+    def end(self, process: subprocess.Popen[bytes]) -> None:
+        """Kill it, if it runs."""
+        if process.poll() is None:
+            os.kill(int((self.results / "qemu").read_text()), signal.SIGKILL)
+            process.wait(60)
 
     def last_words(self) -> str:
         output = (self.results / "output").read_text(errors="replace") if self.results.exists() else ""
@@ -93,16 +115,14 @@ def crash(directory: Path, *, seed: int, kills: int) -> str:
     chance = random.Random(seed)
     machine = Machine(directory, seed)
     for number in range(kills):
-        process = machine.boot(number)
+        process = machine.booted(number)
         try:
-            machine.until_loading(process)
+            machine.load(process)
             time.sleep(chance.uniform(0.2, LONGEST_LOAD_SECONDS))
-            machine.kill()
         finally:
-            if process.poll() is None:
-                process.wait(60)
+            machine.end(process)
         print(f"systemcrash: {told(machine, number + 1)}", flush=True)
-    process = machine.boot(kills, last=True)
+    process = machine.booted(kills, last=True)
     status = process.wait()
     machine.check()
     if status != 0:

@@ -23,6 +23,9 @@ from tests.systemcrash.memory import Known, Memory, give_back, known_by
 
 DISK = "/dev/vda"
 CLIENTS = 4
+BEGUN = "begun"
+"""The file that tells the host that the machine is up and this here runs."""
+
 LOADING = "loading"
 """The file that tells the host that the load has begun; ``judged`` and ``failed`` come before it."""
 
@@ -91,6 +94,7 @@ def main() -> None:
     parser.add_argument("round", type=int)
     parser.add_argument("--last", action="store_true")
     options = parser.parse_args()
+    (options.shared / BEGUN).touch()
     directory = Path("/run/tmp/store")
     directory.mkdir()
     mount(directory, fresh=options.round == 0)
