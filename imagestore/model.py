@@ -392,20 +392,23 @@ class OperationResponse(Struct, frozen=True, kw_only=True):
 
 class EventsRequest(Struct, frozen=True, kw_only=True):
     """Which events are to be told: those after event ``after`` (None: after the last there is now),
-    up to event ``until`` (None: for ever).
+    up to event ``until`` (None: for ever); the ``last`` so many of them that are there, and what follows.
 
     Filters are as of ``imagestore log``; ``types`` are the journal's names of
-    events, () means all.
+    events, () means all; ``since`` and ``latest`` are times.
     """
 
     after: int | None = None
     until: int | None = None
+    last: int | None = None
     operation: str = ""
     dataset: str = ""
     guest: str = ""
     image: str = ""
     who: str = ""
     types: tuple[str, ...] = ()
+    since: str = ""
+    latest: str = ""
 
 
 # --- who may ask --------------------------------------------------------------------

@@ -107,18 +107,20 @@ class OperationClient(Client):
         *,
         after: int | None = None,
         until: int | None = None,
+        last: int | None = None,
         retry_seconds: float = FOR_EVER_SECONDS,
     ) -> Iterator[FeedEvent]:
         """Events after ``after`` (None: those to come), up to ``until`` (None: for ever), each once.
 
-        ``filters`` as of the endpoint: operation, dataset, guest, image, who, type.  When the store
+        The ``last`` so many of those that are there, and what follows.  ``filters`` as of the
+        endpoint: operation, dataset, guest, image, who, type, since, latest.  When the store
         is away for ``retry_seconds``, its error is raised; one that was never there raises at once.
         """
         place = after
         patience = 0.0
-        ends = {} if until is None else {"until": str(until)}
         while until is None or place is None or place < until:
-            query = dict(filters) | ends | ({} if place is None else {"after": str(place)})
+            places = {"after": place, "until": until, "last": last}
+            query = dict(filters) | {name: str(seq) for name, seq in places.items() if seq is not None}
             feed = patiently(lambda: _Feed(self, query), patience)  # noqa: B023 (called here)
             patience = retry_seconds
             try:
@@ -127,7 +129,8 @@ class OperationClient(Client):
                 pass
             finally:
                 feed.close()
-            place = feed.place if feed.place is not None else place
+            if feed.place is not None:
+                place, last = feed.place, None
             time.sleep(FIRST_PAUSE_SECONDS)
 
 

@@ -236,12 +236,12 @@ class Store(Methods):
         journal.measure_flush = zpool.timings.flush.observe
         operations = Operations(journal, zpool, new_id=new_id, now_ns=now_ns, trace=self._trace)
         cache = (config.cache or f"{config.journal}.cache") if threads else ""
-        index = open_index(config.journal, cache, files=self._surroundings.files)
+        files = self._surroundings.files
+        archive = Archive(journal, open_index(config.journal, cache, files=files), threads=threads)
         self._feed = feed = Feed(
-            config.journal, journal.state.seq, files=self._surroundings.files, threads=threads
+            config.journal, journal.state.seq, past=archive, files=files, threads=threads
         )
         journal.watch(feed.observe)
-        archive = Archive(journal, index, threads=threads)
         keys = Keys(operations.history, archive, now_ns=now_ns, check_writable=operations.check_writable)
         spools = None if self._surroundings.open_pool is not None else _spools(config, driver)
         fetcher = Fetcher(

@@ -5,7 +5,7 @@ import datetime as dt
 from imagestore.errors import InvalidArgument
 
 
-def read_time(text: str) -> int:
+def read_time(text: str, what: str = "since") -> int:
     """Nanoseconds since 1970; 0 of "". Raises InvalidArgument."""
     if not text:
         return 0
@@ -14,7 +14,7 @@ def read_time(text: str) -> int:
     except ValueError:
         moment = None
     if moment is None or moment.tzinfo is None:
-        raise InvalidArgument(detail=f"since: a time of RFC 3339 with its zone, not {text[:50]!r}")
+        raise InvalidArgument(detail=f"{what}: a time of RFC 3339 with its zone, not {text[:50]!r}")
     return int(moment.timestamp() * 1_000_000_000)
 
 

@@ -164,11 +164,17 @@ class TrioClient:
 
     @asynccontextmanager
     async def events(
-        self, filters: Mapping[str, str], *, after: int | None = None, retry_seconds: float = FOR_EVER_SECONDS
+        self,
+        filters: Mapping[str, str],
+        *,
+        after: int | None = None,
+        until: int | None = None,
+        last: int | None = None,
+        retry_seconds: float = FOR_EVER_SECONDS,
     ) -> AsyncIterator[AsyncIterator[FeedEvent]]:
-        """The feed, followed until the context ends. See ``OperationClient.events``."""
+        """The feed, followed until ``until`` or the context's end. See ``OperationClient.events``."""
         one = self.one_call()
-        feed = one.events(filters, after=after, retry_seconds=retry_seconds)
+        feed = one.events(filters, after=after, until=until, last=last, retry_seconds=retry_seconds)
         try:
             async with aclosing(self._each(one, feed)) as told:
                 yield told

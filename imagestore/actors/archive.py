@@ -25,6 +25,9 @@ _log = logging.getLogger(__name__)
 PAUSE_SECONDS = 1.0
 """Between one look at what the journal has gained and the next."""
 
+BEHIND_EVENTS = 20_000
+"""An index that lacks more than these, about a second's work, is being built."""
+
 _Answer = TypeVar("_Answer")
 
 
@@ -75,6 +78,11 @@ class Archive:
     def close(self) -> None:
         self._closing.set()
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether an answer would have to wait for the index to be built."""
+        return self._journal.state.seq - self._index.seq > BEHIND_EVENTS
+
     async def _keep_up(self) -> None:
         await self._keeping_up.wait()
         pause = PAUSE_SECONDS
@@ -113,6 +121,18 @@ class Archive:
     async def beginnings(self, seq: int) -> Sequence[Envelope]:
         """How the operations began that were under way after event ``seq``."""
         return await self._ask(lambda index: list(index.read(index.under_way(seq))))
+
+    async def find(self, wanted: Filter, *, first: int) -> list[int]:
+        """The seqs of the ``first`` events that are asked for, in order."""
+        return await self._ask(lambda index: index.search(wanted, first=first))
+
+    async def first_of_last(self, wanted: Filter, last: int) -> int | None:
+        """The seq at which the ``last`` events that are asked for begin; None of no event."""
+        return await self._ask(lambda index: index.first_of_last(wanted, last))
+
+    async def read(self, seqs: Sequence[int]) -> list[Envelope]:
+        """The events of these ascending seqs."""
+        return await self._ask(lambda index: list(index.read(seqs)))
 
     async def search(self, wanted: Filter, *, text: str, limit: int) -> Page:
         """The newest events that are asked for; see :func:`imagestore.events.looking.search`."""

@@ -4,10 +4,10 @@ From a store they come over HTTP, and go on after it was restarted; beside one,
 or without one, the files are looked at twice a second.
 """
 
+import datetime as dt
 import sys
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import click
 import msgspec
@@ -30,21 +30,22 @@ _decode = msgspec.json.Decoder(Envelope).decode
 
 def from_store(client: OperationClient, wanted: Filter, *, from_past: bool) -> Iterator[Envelope]:
     """The events that are wanted, for ever; from ``wanted.from_seq`` on, or those to come."""
-    return _told(client, wanted, after=wanted.from_seq - 1 if from_past else None, until=None)
+    return _told(client, wanted, after=wanted.from_seq - 1 if from_past else None)
 
 
-def up_to_now(client: OperationClient, wanted: Filter, *, last: int | None) -> Iterable[Envelope]:
+def up_to_now(client: OperationClient, wanted: Filter, *, last: int | None) -> Iterator[Envelope]:
     """The events that are wanted and there, or the ``last`` of them, as the store tells them."""
     now = client.get_status().journal.seq
-    after = wanted.from_seq - 1
-    if last is not None and replace(wanted, from_seq=1) == Filter():
-        after = max(after, now - last)
-    found = _told(client, wanted, after=after, until=now)
-    return found if last is None else deque(found, maxlen=last)
+    return _told(client, wanted, after=wanted.from_seq - 1, until=now, last=last)
 
 
 def _told(
-    client: OperationClient, wanted: Filter, *, after: int | None, until: int | None
+    client: OperationClient,
+    wanted: Filter,
+    *,
+    after: int | None,
+    until: int | None = None,
+    last: int | None = None,
 ) -> Iterator[Envelope]:
     filters = {
         "who": wanted.who,
@@ -52,13 +53,16 @@ def _told(
         "guest": wanted.guest,
         "image": wanted.image,
         "operation": wanted.operation,
+        "since": _wire_time(wanted.since_ns),
+        "latest": _wire_time(wanted.until_ns),
     }
-    here = Selector(Filter(since_ns=wanted.since_ns, until_ns=wanted.until_ns))
     given = {name: text for name, text in filters.items() if text}
-    for event in client.events(given, after=after, until=until):
-        envelope = _decode(event.data)
-        if here.takes(envelope):
-            yield envelope
+    for event in client.events(given, after=after, until=until, last=last):
+        yield _decode(event.data)
+
+
+def _wire_time(time_ns: int | None) -> str | None:
+    return None if time_ns is None else dt.datetime.fromtimestamp(time_ns / 1e9, dt.UTC).isoformat()
 
 
 def from_files(journal: str, wanted: Filter, *, from_past: bool) -> Iterator[Envelope]:

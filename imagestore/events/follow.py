@@ -96,9 +96,11 @@ class Follower:
             if header is not None and frames.HEADER.size + frames.padded(header.body_bytes) > limit:
                 data = self._read(place.number, start, frames.HEADER.size + frames.padded(header.body_bytes))
             walk = Walk(data, place.cursor, base=start)
-            found = list(walk)
+            found = False
+            for frame in walk:
+                found = True
+                yield frame
             if found or walk.damage is None or walk.damage.torn:
-                yield from found
                 return
             if look == 2:
                 damage = walk.damage

@@ -25,7 +25,15 @@ from imagestore.events import checkpoint as checkpoints
 from imagestore.events.catalogue import Envelope, OperationFinished, OperationStarted
 from imagestore.events.files import SYSTEM_FILES, Files
 from imagestore.events.follow import Follower, anchor_at, place_at
-from imagestore.events.indexqueries import Wanted, named_query, operations_query, search_query
+from imagestore.events.indexqueries import (
+    Query,
+    Wanted,
+    count_queries,
+    first_of_last_query,
+    named_query,
+    operations_query,
+    search_query,
+)
 from imagestore.events.log import Place, survey
 from imagestore.events.replay import envelopes
 from imagestore.events.scan import Frame
@@ -45,6 +53,9 @@ MOST_WORDS = 4_096
 
 EVENTS_BETWEEN_PLACES = 256
 """How many events are read, at most, to get at one."""
+
+COMMON = 10_000
+"""What so many events are about is looked for among all events in their order, and not sorted."""
 
 MEMORY = ":memory:"
 
@@ -343,15 +354,24 @@ class Index:
         """Id, first and last seq (None: under way) of the operations wanted, the newest first."""
         return [(str(row[0]), int(row[1]), row[2]) for row in self._ask(*operations_query(wanted))]
 
-    def search(self, wanted: Filter, *, last: int | None = None) -> list[int]:
-        """The seqs of the events that ``wanted`` asks for, in order; the ``last`` so many of them.
+    def search(self, wanted: Filter, *, first: int | None = None, last: int | None = None) -> list[int]:
+        """The seqs of the events that ``wanted`` asks for, in order; the ``first``, or ``last``, so many.
 
-        The dataset is to be named as the journal does, without the pool.  A
-        short form of an operation's id is not known here.  Rather more is found
-        than :class:`~imagestore.events.selection.Selector` takes: all of an
-        operation, if any of it is about the thing asked for.
+        The dataset is to be named as the journal does, without the pool.
+        Rather more is found than :class:`~imagestore.events.selection.Selector`
+        takes: all of an operation, if any of it is about the thing asked for.
         """
-        return [int(row[0]) for row in reversed(self._ask(*search_query(wanted, last)))]
+        rows = self._ask(*self._search_query(wanted, first=first, last=last))
+        return [int(row[0]) for row in (rows if last is None else reversed(rows))]
+
+    def first_of_last(self, wanted: Filter, last: int) -> int | None:
+        """The first of what :meth:`search` finds of the ``last`` so many."""
+        rows = self._ask(*first_of_last_query(self._search_query(wanted, last=last)))
+        return None if rows[0][0] is None else int(rows[0][0])
+
+    def _search_query(self, wanted: Filter, *, first: int | None = None, last: int | None = None) -> Query:
+        common = [self._ask(*query)[0][0] >= COMMON for query in count_queries(wanted, COMMON)]
+        return search_query(wanted, common, first=first, last=last)
 
     def named(self, dataset: str, *, most: int, oldest: int = 0) -> list[int]:
         """The seqs of what is about exactly this dataset, and of the beginnings and ends of those operations.

@@ -4,11 +4,11 @@ Pure.  The tables are those of :mod:`imagestore.events.index`; whatever a
 caller says travels as a value, never as part of a query.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
 
-from imagestore.events.selection import Filter
+from imagestore.events.selection import SHORT_CHARACTERS, Filter
 
 Query = tuple[str, list[object]]
 
@@ -57,29 +57,54 @@ def operations_query(wanted: Wanted) -> Query:
     if wanted.dataset:
         inside, names = _within(wanted.dataset)
         terms.append(
-            "first_seq IN (SELECT operation FROM events WHERE operation IS NOT NULL AND " + inside + ")"
+            "first_seq IN (SELECT operation FROM events WHERE operation IS NOT NULL "
+            "AND seq IN (SELECT seq FROM subjects WHERE " + inside + "))"
         )
         values += names
     query = "SELECT id, first_seq, last_seq FROM operations WHERE " + " AND ".join(terms)
     return query + " ORDER BY first_seq DESC LIMIT ?", [*values, wanted.limit]
 
 
-def search_query(wanted: Filter, last: int | None) -> Query:
-    """Rows of seq, the last first."""
+def count_queries(wanted: Filter, most: int) -> list[Query]:
+    """How many events are about each thing that ``wanted`` names, counted up to ``most``: one row each."""
+    return [
+        ("SELECT count(*) FROM (SELECT 1 FROM subjects WHERE " + inside + " LIMIT ?)", [*names, most])
+        for inside, names in _subjects(wanted)
+    ]
+
+
+def first_of_last_query(query: Query) -> Query:
+    """One row: the least seq of what ``query`` finds, NULL of nothing."""
+    return "SELECT min(seq) FROM (" + query[0] + ")", query[1]
+
+
+def search_query(
+    wanted: Filter, common: Sequence[bool], *, first: int | None = None, last: int | None = None
+) -> Query:
+    """Rows of seq, in order, the ``first`` so many; or the ``last`` so many, the last first.
+
+    ``common`` tells of each thing named whether many events are about it: then
+    the plus signs keep SQLite from gathering and sorting them all.
+    """
     terms = ["seq >= ?"]
     values: list[object] = [min(wanted.from_seq, LARGEST)]
     if wanted.before_seq is not None:
         terms.append("seq < ?")
         values.append(min(wanted.before_seq, LARGEST))
-    for inside, names in _subjects(wanted):
-        whole = "operation IN (SELECT operation FROM events WHERE operation IS NOT NULL AND " + inside + ")"
-        terms.append("(" + inside + " OR " + whole + ")")
+    for (inside, names), is_common in zip(_subjects(wanted), common, strict=True):
+        operation = "+operation" if is_common else "operation"
+        about = "FROM subjects JOIN events USING (seq) WHERE " + inside + " AND operation IS "
+        terms.append(
+            f"({operation} IN (SELECT operation {about} NOT NULL)"
+            f" OR ({operation} IS NULL AND seq IN (SELECT seq {about} NULL)))"
+        )
         values += [*names, *names]
     if wanted.who is not None:
         terms.append(_WHO)
         values.append(wanted.who)
     if wanted.operation is not None:
-        terms.append("operation = (SELECT first_seq FROM operations WHERE id = ?)")
+        meant = f"substr(id, -{SHORT_CHARACTERS})" if len(wanted.operation) == SHORT_CHARACTERS else "id"
+        terms.append("operation IN (SELECT first_seq FROM operations WHERE " + meant + " = ?)")
         values.append(wanted.operation)
     if wanted.types:
         marks = ", ".join("?" * len(wanted.types))
@@ -90,7 +115,8 @@ def search_query(wanted: Filter, last: int | None) -> Query:
             terms.append(term)
             values.append(min(moment, LARGEST))
     query = "SELECT seq FROM events WHERE " + " AND ".join(terms)
-    return query + " ORDER BY seq DESC LIMIT ?", [*values, -1 if last is None else last]
+    order, limit = ("ASC", first) if last is None else ("DESC", last)
+    return query + f" ORDER BY seq {order} LIMIT ?", [*values, -1 if limit is None else min(limit, LARGEST)]
 
 
 def named_query(dataset: str, most: int, *, newest: bool) -> Query:
@@ -111,20 +137,16 @@ def named_query(dataset: str, most: int, *, newest: bool) -> Query:
 
 
 def _subjects(wanted: Filter) -> Iterator[Query]:
-    """For each thing that the events are to be about: the condition on ``events``, and its values."""
+    """For each thing that the events are to be about: the condition on ``subjects``, and its values."""
     if wanted.dataset is not None:
         yield _within(wanted.dataset)
     for kind, word in ((3, wanted.image), (4, wanted.guest)):
         if word is not None:
-            yield (
-                "seq IN (SELECT seq FROM subjects WHERE word = "
-                "(SELECT number FROM words WHERE kind = ? AND word = ?))",
-                [kind, word],
-            )
+            yield "word = (SELECT number FROM words WHERE kind = ? AND word = ?)", [kind, word]
 
 
 def _within(dataset: str) -> Query:
-    """The condition on ``events`` that one is about ``dataset``, or what lies in it."""
+    """The condition on ``subjects`` that one is ``dataset``, or what lies in it."""
     words = (
         "SELECT number FROM words WHERE kind = 2 AND (word = ? OR (word > ? AND word < ?)"
         " OR (word > ? AND word < ?))"
@@ -133,4 +155,4 @@ def _within(dataset: str) -> Query:
     values = [dataset]
     for mark, end in zip("/@", following, strict=True):
         values += [dataset + mark, end]
-    return "seq IN (SELECT seq FROM subjects WHERE word IN (" + words + "))", list(values)
+    return "word IN (" + words + ")", list(values)

@@ -1,7 +1,7 @@
 """Looking into the journal's past by its index, bounded: for people who wait for the answer.
 
-Pure over what an index finds and reads.  ``imagestore log`` and ``explain``
-read everything instead, and need nobody's patience but their own.
+Pure over what an index finds and reads.  ``explain --journal`` reads everything
+instead, and needs nobody's patience but its own.
 """
 
 from collections.abc import Iterable, Sequence

@@ -21,9 +21,6 @@ from imagestore.events.selection import Filter, Selector, select
 INDEXED_BYTES = 32 << 20
 """A journal of this size takes over a second to read: an index is made."""
 
-SHORT_CHARACTERS = 8
-"""Of an operation's short form, which the index does not know."""
-
 
 def search(directory: str, wanted: Filter, *, last: int | None = None, cache: str = "") -> Iterator[Envelope]:
     """The events of the journal in ``directory`` that ``wanted`` asks for, in order; the ``last`` of them.
@@ -34,7 +31,7 @@ def search(directory: str, wanted: Filter, *, last: int | None = None, cache: st
         JournalError: there is no journal, it is damaged, or too new.
     """
     cache = cache or f"{directory}.cache"
-    if _is_selective(wanted, last) and _is_worth_it(directory, cache):
+    if (last is not None or not wanted.takes_all) and _is_worth_it(directory, cache):
         with closing(open_index(directory, cache)) as index:
             if index.path != MEMORY:
                 try:
@@ -45,12 +42,6 @@ def search(directory: str, wanted: Filter, *, last: int | None = None, cache: st
     begin = 1 if wanted.has_subject else wanted.from_seq
     found: Iterable[Envelope] = select(reader.read(directory, begin), wanted)
     yield from found if last is None else deque(found, maxlen=last)
-
-
-def _is_selective(wanted: Filter, last: int | None) -> bool:
-    if wanted.operation is not None and len(wanted.operation) <= SHORT_CHARACTERS:
-        return False
-    return last is not None or structs.replace(wanted, from_seq=1) != Filter()
 
 
 def _is_worth_it(directory: str, cache: str) -> bool:

@@ -7,6 +7,7 @@ the rest of its operation: who, resumed when, ended how.
 from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from imagestore.events.catalogue import Envelope, Event, OperationFinished, PoolAttached
 from imagestore.events.subjects import datasets_of, guests_of, images_of
@@ -29,6 +30,11 @@ class Filter(Struct, frozen=True, kw_only=True):
     until_ns: int | None = None
     from_seq: int = 1
     before_seq: int | None = None
+
+    @property
+    def takes_all(self) -> bool:
+        """Whether every event between the two seqs is asked for."""
+        return replace(self, from_seq=1, before_seq=None) == Filter()
 
     @property
     def has_subject(self) -> bool:
@@ -84,9 +90,12 @@ def alias_of(event: Event) -> str:
     return str(type(event).__struct_config__.tag)
 
 
+SHORT_CHARACTERS = 8
+
+
 def short(operation: str) -> str:
     """The end of an operation's id, which differs from its neighbours' (its beginning is the time)."""
-    return operation[-8:]
+    return operation[-SHORT_CHARACTERS:]
 
 
 def _is_from(envelope: Envelope, wanted: Filter) -> bool:

@@ -2,9 +2,11 @@
 
 Owns the reading of the request: ``Last-Event-ID`` (or ``?after=``) is the last
 event that the client has, ``?from=`` the first that it wants, none of them
-means from now on; ``?until=`` is the last that it wants, after which the answer
+means from now on; ``?last=`` begins with so many of those that are there;
+``?until=`` is the last that it wants, after which the answer
 ends; ``operation``, ``dataset`` (with what lies below), ``guest``,
-``image``, ``who`` and ``type`` (several by commas) are filters.  An event's
+``image``, ``who``, ``type`` (several by commas), ``since`` and ``latest``
+(times) are filters.  An event's
 ``id`` is its seq, ``event`` its type, ``data`` its envelope as the journal has
 it.  When nothing came for a while a comment is sent, and with it the place
 that was looked at meanwhile, so that a client with a filter does not begin
@@ -43,7 +45,8 @@ RECONNECT_MS = 2000
 
 PIECE_BYTES = 64 << 10
 
-_FILTERS = ("operation", "dataset", "guest", "image", "who", "type")
+_FILTERS = ("operation", "dataset", "guest", "image", "who", "type", "since", "latest")
+_PLACES = ("after", "from", "last", "until")
 
 
 def read_events_request(query: str, headers: Mapping[str, str]) -> EventsRequest:
@@ -53,11 +56,11 @@ def read_events_request(query: str, headers: Mapping[str, str]) -> EventsRequest
         InvalidArgument: a place that is no number, or a filter that is none.
     """
     named = parse_qs(query, keep_blank_values=True)
-    unknown = sorted(set(named) - {*_FILTERS, "from", "after", "until"})
+    unknown = sorted(set(named) - {*_FILTERS, *_PLACES})
     if unknown:
         raise InvalidArgument(
             f"unknown filter: {unknown[0][:50]}",
-            detail=f"there are: after, from, until, {', '.join(_FILTERS)}",
+            detail=f"there are: {', '.join((*_PLACES, *_FILTERS))}",
         )
     given = {name: values[-1] for name, values in named.items()}
     after: int | None = None
@@ -65,24 +68,28 @@ def read_events_request(query: str, headers: Mapping[str, str]) -> EventsRequest
         after = max(0, _place(given["from"], "from") - 1)
     if "after" in given:
         after = _place(given["after"], "after")
+    last = _place(given["last"], "last", "how many events") if "last" in given else None
     if headers.get("last-event-id"):  # a client that comes back knows better than its address
-        after = _place(headers["last-event-id"], "Last-Event-ID")
+        after, last = _place(headers["last-event-id"], "Last-Event-ID"), None
     types = tuple(part.strip() for part in given.get("type", "").split(",") if part.strip())
     return EventsRequest(
         after=after,
         until=_place(given["until"], "until") if "until" in given else None,
+        last=last,
         operation=given.get("operation", ""),
         dataset=given.get("dataset", ""),
         guest=given.get("guest", ""),
         image=given.get("image", ""),
         who=given.get("who", ""),
         types=types,
+        since=given.get("since", ""),
+        latest=given.get("latest", ""),
     )
 
 
-def _place(text: str, what: str) -> int:
+def _place(text: str, name: str, what: str = "the seq of an event") -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 20 and int(text) <= U64_MAX):
-        raise InvalidArgument(f"{what} is the seq of an event, not {text[:30]!r}")
+        raise InvalidArgument(f"{name} is {what}, not {text[:30]!r}")
     return int(text)
 
 

@@ -110,6 +110,11 @@ class Addressing:
     def pool_name(self) -> str:
         return self._running().zpool.pool
 
+    def _relative(self, dataset: str) -> str:
+        """A dataset's name as the journal has it; it need not exist any more."""
+        pool = self.pool_name
+        return "" if dataset == pool else dataset.removeprefix(f"{pool}/")
+
     def _full(self, name: str) -> str:
         return names.full(name, self.pool_name)
 

@@ -108,11 +108,6 @@ class OperationMethods(Addressing):
             raise NotFound(detail=f"operation {operation[:100]}")
         return entry
 
-    def _relative(self, dataset: str) -> str:
-        """A dataset's name as the journal has it; it need not exist any more."""
-        pool = self.pool_name
-        return "" if dataset == pool else dataset.removeprefix(f"{pool}/")
-
     def _fetch(self, entry: Entry) -> Fetch | None:
         """The fetch that the operation is, while it is under way."""
         if entry.has_ended or not entry.subject.startswith(f"{names.IMAGES}/"):

@@ -155,9 +155,16 @@ def test_log_asks_the_store_and_tells_what_the_files_hold(
     for name in ("first", "second", "second/below"):
         run("volume", "create", name, "1M")
     journal = str(tmp_path / "journal")
+    operation = str(last_operation(run)["id"])
     wanted: list[tuple[str, ...]] = [
         *[(), ("--last", "3"), ("--from-seq", "5"), ("--dataset", "second"), ("--until", "2001-01-01")],
         *[("--dataset", "second", "--last", "2"), ("--since", "1h", "--who", "127.0.0.1"), ("--last", "999")],
+        *[("--operation", operation), ("--operation", operation[-8:]), ("--until", "0s", "--last", "2")],
+        *[
+            ("--since", "2999-01-01"),
+            ("--dataset", "never", "--last", "2"),
+            ("--from-seq", "3", "--last", "2"),
+        ],
     ]
     for options in wanted:
         told = run("log", "-o", "jsonl", *options)

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 import trio
 
+from imagestore.events import index as indexing
 from imagestore.events import reader
 from imagestore.events.catalogue import Envelope, OperationFinished, OperationStarted
 from imagestore.events.follow import Follower
 from imagestore.events.index import Index, IndexLost, open_index
 from imagestore.events.indexqueries import Wanted
 from imagestore.events.journal import JournalSettings, open_journal
-from imagestore.events.selection import Filter, Selector, select
+from imagestore.events.selection import Filter, Selector, select, short
 from tests.events.random_history import RandomHistory
 
 SETTINGS = JournalSettings(segment_bytes=16384, threads=False)
@@ -101,10 +102,12 @@ FILTERS = [
 ]
 
 
+@pytest.mark.parametrize("common", [indexing.COMMON, 1])
 @pytest.mark.parametrize("wanted", FILTERS, ids=lambda wanted: str(FILTERS.index(wanted)))
 def test_a_search_finds_what_a_look_through_all_finds(
-    directory: str, events: list[Envelope], wanted: Filter
+    directory: str, events: list[Envelope], wanted: Filter, common: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(indexing, "COMMON", common)
     index = open_index(directory)
     index.catch_up()
     found = list(index.read(index.search(wanted)))
@@ -112,7 +115,18 @@ def test_a_search_finds_what_a_look_through_all_finds(
     assert [envelope for envelope in found if envelope in expected] == expected
     if wanted.who is None:  # else what tells that an operation is about it may be somebody else's
         assert list(filter(Selector(wanted).takes, found)) == expected
-    assert index.search(wanted, last=3) == [envelope.seq for envelope in found][-3:]
+    seqs = [envelope.seq for envelope in found]
+    assert index.search(wanted, last=3) == seqs[-3:]
+    assert index.search(wanted, first=3) == seqs[:3]
+    assert index.first_of_last(wanted, 3) == next(iter(seqs[-3:]), None)
+
+
+def test_an_operation_is_found_by_its_short_form(directory: str, events: list[Envelope]) -> None:
+    index = open_index(directory)
+    index.catch_up()
+    for operation in {envelope.operation for envelope in events if envelope.operation}:
+        wanted = Filter(operation=short(operation))
+        assert index.search(wanted) == [envelope.seq for envelope in select(events, wanted)]
 
 
 def test_operations_are_found_by_id_and_listed_newest_first(directory: str, events: list[Envelope]) -> None:
