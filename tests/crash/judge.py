@@ -13,6 +13,7 @@ from typing import Literal
 
 import trio
 from msgspec import Struct
+from msgspec.structs import replace
 
 from imagestore import names
 from imagestore.client import Client
@@ -23,7 +24,7 @@ from tests.crash import files
 from tests.crash.content import IMAGES, Content, sha256_of
 from tests.crash.files import Identity, Row
 from tests.crash.imagebook import ImageBook, ImageState
-from tests.crash.model import Model
+from tests.crash.model import Model, settled
 from tests.crash.process import Place
 from tests.crash.workload import Worker
 
@@ -36,12 +37,17 @@ class Finding(Struct, frozen=True):
 
 
 class Shape(Struct, frozen=True):
-    """A dataset without its bytes.  ``size`` in bytes; ``snapshots`` oldest first."""
+    """A dataset without its bytes.  ``size`` in bytes; ``snapshots`` oldest first.
+
+    ``whose``: the store's by its state and by the tags, snapshots included, or nobody's by both.
+    """
 
     kind: str
     size: int = 0
     origin: str = ""
     snapshots: tuple[str, ...] = ()
+    whose: Literal["ours", "nobody's", "half"] = "ours"
+    retired: bool = False
 
 
 def shapes_of_model(model: Model) -> dict[str, Shape]:
@@ -51,22 +57,37 @@ def shapes_of_model(model: Model) -> dict[str, Shape]:
             0 if dataset.content is None else dataset.content.size,
             dataset.origin,
             tuple(snapshot.name for snapshot in dataset.snapshots),
+            "nobody's" if dataset.released else "ours",
+            dataset.retired,
         )
         for name, dataset in model.items()
     }
 
 
-def shapes_of_rows(rows: Iterable[Row]) -> dict[str, Shape]:
+def shapes_of_rows(rows: Iterable[Row], state: State) -> dict[str, Shape]:
     shapes: dict[str, Shape] = {}
+    retired = {names.image(image) for image in state.retired}
     for row in rows:
         dataset, _, snapshot = row.name.partition("@")
+        whose = _whose(row, state)
         if not snapshot:
             origin = row.origin.partition("@")[0].removeprefix(f"{names.IMAGES}/")
-            shapes[dataset] = Shape(row.kind, row.volsize, origin)
+            shapes[dataset] = Shape(row.kind, row.volsize, origin, (), whose, dataset in retired)
         else:
             above = shapes[dataset]
-            shapes[dataset] = Shape(above.kind, above.size, above.origin, (*above.snapshots, snapshot))
+            shapes[dataset] = replace(
+                above,
+                snapshots=(*above.snapshots, snapshot),
+                whose=whose if whose == above.whose else "half",
+            )
     return shapes
+
+
+def _whose(row: Row, state: State) -> Literal["ours", "nobody's", "half"]:
+    is_known = state.owned(row.name, row.guid, row.createtxg) is not None
+    if is_known != bool(row.operation):
+        return "half"
+    return "ours" if is_known else "nobody's"
 
 
 def contents_of(model: Model) -> list[tuple[str, Content]]:
@@ -89,12 +110,19 @@ def wrong_contents(
 
 
 def judge_worker(
-    worker: Worker, place: Place, rows: Mapping[str, Row], *, chance: random.Random, sample: int
+    worker: Worker,
+    place: Place,
+    rows: Mapping[str, Row],
+    state: State,
+    *,
+    chance: random.Random,
+    sample: int,
 ) -> list[Finding]:
     """Judge one client's part; settles its model when that is one of the two possible."""
-    shapes = shapes_of_rows(row for row in rows.values() if worker.owns(row.name))
+    shapes = shapes_of_rows((row for row in rows.values() if worker.owns(row.name)), state)
+    worker.model = settled(worker.model)
     if worker.after_cut is not None:
-        before, after = worker.model, worker.after_cut
+        before, after = worker.model, settled(worker.after_cut)
         for model in (before, after):
             if shapes == shapes_of_model(model) and not wrong_contents(
                 place, rows, model, chance=chance, sample=1 << 30
@@ -142,7 +170,10 @@ async def end_fetches(client: Client, images: ImageBook) -> None:
 def judge_images(
     images: ImageBook, told: Mapping[str, str], place: Place, rows: Mapping[str, Row], *, complete: bool
 ) -> list[Finding]:
-    """``told`` is the status of each image by the store; ``complete`` compares every content."""
+    """``told`` is the status of each image by the store; ``complete`` compares every content.
+
+    ``rows`` are all but the clients'.
+    """
     found = []
     for image, served in IMAGES.items():
         there = [row for row in rows.values() if names.is_within(row.name, names.image(image))]
@@ -166,13 +197,28 @@ def judge_images(
     return found + [Finding("stray", f"{name} is there") for name in strangers]
 
 
+def judge_published(worker: Worker, told: Mapping[str, str]) -> list[Finding]:
+    """What the store says of a client's own images, whose model is settled."""
+    due = {
+        image
+        for image in worker.published
+        if (there := worker.model.get(names.image(image))) is not None and not there.retired
+    }
+    shown = {image for image in worker.published if told.get(image) == "complete"}
+    return [Finding("other", f"the store's list is wrong about image {image}") for image in due ^ shown]
+
+
 # --- the journal, the lists, and the whole -------------------------------------------------
 
 
 def judge_journal(
-    place: Place, rows: Mapping[str, Row], destroyed: Mapping[Identity, str], state: State
+    place: Place,
+    rows: Mapping[str, Row],
+    destroyed: Mapping[Identity, str],
+    state: State,
+    workers: Sequence[Worker] = (),
 ) -> list[Finding]:
-    """The state is the pool's; what the journal calls destroyed is."""
+    """The state is the pool's, but for what clients have let go; what the journal calls destroyed is."""
     found = [Finding("other", f"journal: {text}") for text in files.damage_of(place.journal)]
     from_nothing = files.state_from_nothing(place.journal)
     if from_nothing != state or list(from_nothing.images) != list(state.images):
@@ -184,13 +230,25 @@ def judge_journal(
     ours = {(name, record.guid, record.createtxg) for name, record in state.datasets.items()}
     there = {(row.name, row.guid, row.createtxg) for row in rows.values()}
     found += [Finding("lost", f"{name} is in the state and not in the pool") for name, *_ in ours - there]
-    found += [Finding("stray", f"{name} is in the pool and not in the state") for name, *_ in there - ours]
+    found += [
+        Finding("stray", f"{name} is in the pool and not in the state")
+        for name, *_ in there - ours
+        if not _is_a_clients(name, workers)
+    ]
     found += [
         Finding("back", f"{row.name} was destroyed as {destroyed[row.identity]} and is there")
         for row in rows.values()
         if row.identity in destroyed
     ]
     return found
+
+
+def _not_of(workers: Sequence[Worker], rows: Mapping[str, Row]) -> dict[str, Row]:
+    return {name: row for name, row in rows.items() if not _is_a_clients(name, workers)}
+
+
+def _is_a_clients(name: str, workers: Sequence[Worker]) -> bool:
+    return any(worker.owns(name) for worker in workers)
 
 
 async def judge_lists(client: Client, pool: str, rows: Mapping[str, Row]) -> list[Finding]:
@@ -232,16 +290,21 @@ class Judge:
         events = files.events_of(place.journal, self._seq + 1)
         self._seq = events[-1].seq if events else self._seq
         self._destroyed |= files.destroyed_by(events)
-        rows = place.rows()
-        found = judge_journal(place, rows, self._destroyed, reader.replay(str(place.journal)))
+        rows, state = place.rows(), reader.replay(str(place.journal))
+        found = judge_journal(place, rows, self._destroyed, state, workers)
         found += [Finding("other", f"drift without a stranger: {text}") for text in files.drift_in(events)]
         found += [Finding("stray", text) for text in place.strays(rows)]
+        others = _not_of(workers, rows)
+        found += [
+            Finding("stray", f"{row.name} carries no tag") for row in others.values() if not row.operation
+        ]
         if found:
             return found
-        found += judge_images(images, told, place, rows, complete=complete)
+        found += judge_images(images, told, place, others, complete=complete)
         for worker in workers:
             sample = 1 << 30 if complete else 12
-            found += judge_worker(worker, place, rows, chance=self._chance, sample=sample)
+            found += judge_worker(worker, place, rows, state, chance=self._chance, sample=sample)
+            found += judge_published(worker, told)
         return found
 
 

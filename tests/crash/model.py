@@ -12,7 +12,15 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from imagestore import names
-from imagestore.errors import AlreadyExists, Blocked, NewerSnapshots, NotFound, NotValid
+from imagestore.errors import (
+    AlreadyExists,
+    Blocked,
+    HasClones,
+    NewerSnapshots,
+    NotFound,
+    NotValid,
+    NotVolume,
+)
 from tests.crash.content import IMAGES, Content
 
 
@@ -25,11 +33,18 @@ class Snapshot(Struct, frozen=True):
 
 
 class Dataset(Struct, frozen=True, kw_only=True):
-    """A file system (no content) or a volume, with its snapshots, oldest first."""
+    """A file system (no content) or a volume, with its snapshots, oldest first.
+
+    ``released``: it is there, and nobody's.  An image was ``published`` from a snapshot, and is
+    ``retired`` when it is to go with its last clone.
+    """
 
     content: Content | None = None
     origin: str = ""
     snapshots: tuple[Snapshot, ...] = ()
+    released: bool = False
+    published: str = ""
+    retired: bool = False
 
     @property
     def kind(self) -> Literal["filesystem", "volume"]:
@@ -168,3 +183,80 @@ def delete_dataset(model: Model, name: str) -> Model:
 def delete_guest(model: Model, guest: str) -> Model:
     name = names.guest(guest)
     return delete_dataset(model, name) if name in model else model
+
+
+# --- images that the client publishes ---------------------------------------------------
+
+
+def is_image(name: str) -> bool:
+    return names.parent(name) == names.IMAGES
+
+
+def clones_of(model: Model, image: str) -> list[str]:
+    return [name for name, dataset in model.items() if dataset.origin == image]
+
+
+def is_due(model: Model, name: str) -> bool:
+    """Whether the store takes the image ``name`` away by itself, now or when it starts."""
+    return model[name].retired and not clones_of(model, name.removeprefix(f"{names.IMAGES}/"))
+
+
+def settled(model: Model) -> Model:
+    """The model once the store has taken away what is due."""
+    return {name: dataset for name, dataset in model.items() if not is_due(model, name)}
+
+
+def publish_image(model: Model, name: str, snapshot: str, image: str) -> Model:
+    source = _require_snapshot(model, name, snapshot)
+    if source.content is None:
+        raise NotVolume
+    published, there = f"{name}@{source.taken}", model.get(names.image(image))
+    if there is not None:
+        if there.published == published and not there.retired:
+            return model
+        raise AlreadyExists
+    made = Dataset(content=source.content, snapshots=(source,), published=published)
+    return {**model, names.image(image): made}
+
+
+def clone_published(model: Model, image: str, name: str) -> Model:
+    source = _require(model, names.image(image))
+    if name in model:
+        if model[name].origin != image:
+            raise AlreadyExists
+        return model
+    if source.retired:
+        raise NotFound
+    return {**_with_parents(model, name), name: Dataset(content=source.content, origin=image)}
+
+
+def delete_image(model: Model, image: str, *, when_unused: bool) -> Model:
+    name = names.image(image)
+    there = _require(model, name)
+    if there.retired:
+        raise NotFound  # it is hidden
+    if not clones_of(model, image):
+        return {other: dataset for other, dataset in model.items() if other != name}
+    if not when_unused:
+        raise HasClones("image has clones")
+    return {**model, name: replace(there, retired=True)}
+
+
+def revive_image(model: Model, image: str) -> Model:
+    name = names.image(image)
+    return {**model, name: replace(_require(model, name), retired=False)}
+
+
+# --- volumes that are let go, and taken over again ----------------------------------------
+
+
+def release(model: Model, name: str) -> Model:
+    if _require(model, name).released:
+        raise Blocked("it is nobody's")
+    return {**model, name: replace(model[name], released=True)}
+
+
+def adopt(model: Model, name: str) -> Model:
+    if not _require(model, name).released:
+        raise Blocked("it is the store's")
+    return {**model, name: replace(model[name], released=False)}

@@ -5,14 +5,16 @@ import secrets
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from imagestore.client import Client
+from imagestore.events.state import DatasetRecord, State
 from imagestore.model import Volume
 from tests.crash import model
 from tests.crash.content import MIB, Content, sha256_of
 from tests.crash.files import Row
 from tests.crash.imagebook import ImageBook
-from tests.crash.judge import judge_worker
+from tests.crash.judge import judge_published, judge_worker
 from tests.crash.process import Place
 from tests.crash.rounds import run
 from tests.crash.workload import Call, Statistics, Worker, WrongAnswer
@@ -52,12 +54,14 @@ class Pool:
         self.place = Place(directory)
         self.place.pool.mkdir(parents=True)
         self.rows: dict[str, Row] = {}
+        self.state = State()
 
-    def hold(self, name: str, content: Content | None) -> None:
+    def hold(self, name: str, content: Content | None, *, origin: str = "") -> None:
         path = self.place.pool / name
         if content is None:
             path.mkdir(parents=True)
         else:
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(bytes(content.size))
         number = len(self.rows) + 1
         self.rows[name] = Row(
@@ -66,14 +70,27 @@ class Pool:
             guid=number,
             createtxg=number,
             volsize=0 if content is None else content.size,
-            origin="",
+            origin=origin,
             file="" if content is None else f"{number}",
-            operation="",
+            operation="an operation",
             tag="",
         )
+        self.own(name)
+
+    def own(self, name: str) -> None:
+        row = self.rows[name]
+        self.state.datasets[name] = DatasetRecord(
+            name=name, kind="volume", role="volume", guid=row.guid, createtxg=row.createtxg
+        )
+
+    def release(self, name: str, *, tags: bool = True, record: bool = True) -> None:
+        if tags:
+            self.rows[name] = replace(self.rows[name], operation="")
+        if record:
+            del self.state.datasets[name]
 
     def faults(self, worker: Worker) -> list[str]:
-        found = judge_worker(worker, self.place, self.rows, chance=random.Random(0), sample=100)
+        found = judge_worker(worker, self.place, self.rows, self.state, chance=random.Random(0), sample=100)
         return [finding.fault for finding in found]
 
 
@@ -139,6 +156,60 @@ def test_what_was_cut_off_is_whole_or_absent(
     assert pool.faults(worker) == faults
     if not faults:
         assert len(worker.model) == (disks + 1 if disks else 0)
+
+
+@pytest.mark.parametrize(("tags", "record", "faults"), [(1, 1, []), (1, 0, ["half"]), (0, 1, ["half"])])
+def test_what_was_cut_off_while_it_was_let_go_is_ours_or_nobodys(
+    pool: Pool, worker: Worker, tags: int, record: int, faults: list[str]
+) -> None:
+    pool.hold("c0", None)
+    pool.hold("c0/a", BLANK)
+    worker.after_cut = model.release(worker.model, "c0/a")
+    pool.release("c0/a", tags=bool(tags), record=bool(record))
+    assert pool.faults(worker) == faults
+    assert worker.model["c0/a"].released == (not faults)
+
+
+def test_what_was_let_go_and_is_ours_is_noticed(pool: Pool, worker: Worker) -> None:
+    pool.hold("c0", None)
+    pool.hold("c0/a", BLANK)
+    worker.model = model.release(worker.model, "c0/a")
+    assert pool.faults(worker) == ["lost"]
+
+
+IMAGE = model.Dataset(content=BLANK, published="c0/a@1")
+
+
+def test_a_retired_image_is_there_as_long_as_its_clones_and_no_longer(pool: Pool, worker: Worker) -> None:
+    pool.hold("images/c0-p0", BLANK)
+    pool.state.retired["c0-p0"] = ""
+    pool.hold("c0", None)
+    pool.hold("c0/b", BLANK, origin="images/c0-p0@s0")
+    cloned = model.clone_published({"images/c0-p0": IMAGE}, "c0-p0", "c0/b")
+    worker.model = model.delete_image(cloned, "c0-p0", when_unused=True)
+    worker.history = set(worker.model)
+    assert pool.faults(worker) == []
+    worker.model = model.delete_dataset(worker.model, "c0/b")
+    del pool.rows["c0/b"]
+    assert pool.faults(worker) == ["back"]
+    del pool.rows["images/c0-p0"]
+    assert pool.faults(worker) == []
+
+
+def test_an_image_that_was_to_be_retired_and_is_not_is_noticed(pool: Pool, worker: Worker) -> None:
+    pool.hold("images/c0-p0", BLANK)
+    pool.hold("c0", None)
+    pool.hold("c0/b", BLANK, origin="images/c0-p0@s0")
+    cloned = model.clone_published({"images/c0-p0": IMAGE}, "c0-p0", "c0/b")
+    worker.model = model.delete_image(cloned, "c0-p0", when_unused=True)
+    assert pool.faults(worker) == ["lost"]
+
+
+def test_the_list_of_images_that_lacks_a_published_one_is_noticed(worker: Worker) -> None:
+    worker.model = {"images/c0-p0": IMAGE, "images/c0-p1": replace(IMAGE, retired=True)}
+    assert judge_published(worker, {"c0-p0": "complete"}) == []
+    assert len(judge_published(worker, {})) == 1
+    assert len(judge_published(worker, {"c0-p0": "complete", "c0-p1": "complete"})) == 1
 
 
 class LyingClient(Client):

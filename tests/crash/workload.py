@@ -25,6 +25,7 @@ from imagestore.errors import (
     TemporarilyUnavailable,
     Unreachable,
 )
+from imagestore.model import AdoptRequest
 from tests.crash import model as models
 from tests.crash.content import BLOCK_BYTES, IMAGES, MIB, block_bytes
 from tests.crash.imagebook import ImageBook, ImageCall, ImageState, Kind
@@ -100,6 +101,8 @@ class Worker:
         self._force_overrides = force_overrides
         self.root = f"c{number}"
         self.guests = tuple(f"c{number}-g{guest}" for guest in range(3))
+        self.published = tuple(f"c{number}-p{image}" for image in range(2))
+        self.loose = tuple(f"c{number}-a{volume}" for volume in range(2))
         self.model: Model = {}
         self.after_cut: Model | None = None
         self.cut_off: str = ""
@@ -114,9 +117,8 @@ class Worker:
 
     def owns(self, name: str) -> bool:
         parts = name.partition("@")[0].split("/")
-        return parts[0] == self.root or (
-            parts[0] == names.GUESTS and parts[1:2] != [] and parts[1] in self.guests
-        )
+        below = {names.GUESTS: self.guests, names.IMAGES: self.published}.get(parts[0], ())
+        return parts[0] in (self.root, *self.loose) or (parts[1:2] != [] and parts[1] in below)
 
     # -- a life ------------------------------------------------------------------
 
@@ -272,7 +274,11 @@ class Worker:
 
     def _write_somewhere(self) -> None:
         """As a guest would, through the link in the pool."""
-        volumes = [name for name, dataset in self.model.items() if dataset.content is not None]
+        volumes = [
+            name
+            for name, dataset in self.model.items()
+            if dataset.content is not None and not models.is_image(name)
+        ]
         if not volumes:
             return
         name = self._chance.choice(volumes)
@@ -327,6 +333,11 @@ class Worker:
             (2, self._delete_snapshot),
             (2, self._delete_dataset),
             (1, self._delete_guest),
+            (3, self._publish_image),
+            (3, self._clone_published),
+            (2, self._delete_published),
+            (1, self._revive_image),
+            (3, self._let_go_or_take_over),
         )
         (make,) = self._chance.choices([make for _, make in choices], [weight for weight, _ in choices])
         return make()
@@ -345,9 +356,18 @@ class Worker:
 
     def _any_name(self) -> str:
         """Mostly a dataset that is there."""
-        if self.model and self._chance.random() < 0.9:
-            return self._chance.choice(list(self.model))
+        there = list(self._ordinary())
+        if there and self._chance.random() < 0.9:
+            return self._chance.choice(there)
         return self._volume_name()
+
+    def _ordinary(self) -> Model:
+        """What is ours, but for images: what any call may be about."""
+        return {
+            name: dataset
+            for name, dataset in self.model.items()
+            if not dataset.released and not models.is_image(name)
+        }
 
     def _create_guest(self) -> Call:
         guest = self._chance.choice(self.guests)
@@ -368,7 +388,10 @@ class Worker:
         )
 
     def _create_volume(self) -> Call:
-        name, size = self._volume_name(), self._chance.choice((1, 1, 1, 2))
+        return self._new_volume(self._volume_name())
+
+    def _new_volume(self, name: str) -> Call:
+        size = self._chance.choice((1, 1, 1, 2))
         return Call(
             method="CreateVolume",
             perform=lambda client: client.create_volume(name, size_mib=size),
@@ -405,7 +428,7 @@ class Worker:
         )
 
     def _snapshot_name(self) -> tuple[str, str]:
-        there = [(name, s.name) for name, dataset in self.model.items() for s in dataset.snapshots]
+        there = [(name, s.name) for name, dataset in self._ordinary().items() for s in dataset.snapshots]
         guests = [(name, snapshot) for name, snapshot in there if models.is_guest(name)]
         if guests and self._chance.random() < 0.4:
             return self._chance.choice(guests)
@@ -459,4 +482,86 @@ class Worker:
             touches=lambda model: [n for n in models.under(model, name) if model[n].kind == "volume"],
             force=force,
             text=f"DeleteGuestsDisks {guest}",
+        )
+
+    # -- images of its own ---------------------------------------------------------
+
+    def _image(self, *, there: bool) -> str:
+        """One that the store does not take away at this very moment, mostly one that is there, or is not."""
+        due = {name for name in self.model if models.is_due(self.model, name)}
+        images = [image for image in self.published if names.image(image) not in due]
+        wanted = [image for image in images if (names.image(image) in self.model) == there]
+        return self._chance.choice(wanted if wanted and self._chance.random() < 0.9 else images or [""])
+
+    def _publish_image(self) -> Call:
+        image = self._image(there=False)
+        if not image:
+            return self._create_snapshot()
+        there = [
+            (name, s.name)
+            for name, dataset in self._ordinary().items()
+            for s in dataset.snapshots
+            if s.content is not None
+        ]
+        is_sensible = there and self._chance.random() < 0.8
+        name, snapshot = self._chance.choice(there) if is_sensible else self._snapshot_name()
+        return Call(
+            method="PublishImage",
+            perform=lambda client: client.publish_image(f"{name}@{snapshot}", image),
+            after=lambda model: models.publish_image(model, name, snapshot, image),
+            text=f"PublishImage {name}@{snapshot} {image}",
+        )
+
+    def _clone_published(self) -> Call:
+        image, name = self._image(there=True), self._volume_name()
+        if not image:
+            return self._clone_image()
+        return Call(
+            method="CloneImage",
+            perform=lambda client: client.clone_image(image, name),
+            after=lambda model: models.clone_published(model, image, name),
+            text=f"CloneImage {image} {name}",
+        )
+
+    def _delete_published(self) -> Call:
+        image, when_unused = self._image(there=True), self._chance.random() < 0.7
+        if not image:
+            return self._delete_dataset()
+        return Call(
+            method="RetireImage" if when_unused else "DeleteImage",
+            perform=lambda client: client.delete_image(image, when_unused=when_unused),
+            after=lambda model: models.delete_image(model, image, when_unused=when_unused),
+            text=f"DeleteImage {image} whenUnused={when_unused}",
+        )
+
+    def _revive_image(self) -> Call:
+        image = self._image(there=True)
+        if names.image(image) not in self.model:
+            return self._publish_image()
+        return Call(
+            method="ReviveImage",
+            perform=lambda client: client.request_image(image),
+            after=lambda model: models.revive_image(model, image),
+            text=f"RequestImage {image}",
+        )
+
+    # -- volumes that are now ours and now nobody's ---------------------------------
+
+    def _let_go_or_take_over(self) -> Call:
+        name = self._chance.choice(self.loose)
+        if name not in self.model:
+            return self._new_volume(name)
+        if self.model[name].released != (self._chance.random() < 0.1):
+            return Call(
+                method="AdoptDataset",
+                perform=lambda client: client.adopt(AdoptRequest(id=name)),
+                after=lambda model: models.adopt(model, name),
+                touches=lambda model: [name],
+                text=f"AdoptDataset {name}",
+            )
+        return Call(
+            method="ReleaseDataset",
+            perform=lambda client: client.release(name),
+            after=lambda model: models.release(model, name),
+            text=f"ReleaseDataset {name}",
         )

@@ -54,7 +54,6 @@ class ZfsPlace(Place, frozen=True, kw_only=True):
 
     def strays(self, rows: dict[str, Row]) -> list[str]:
         found = [f"on its way: {name}" for name in rows if "/." in name]
-        found += [f"{row.name} carries no tag" for row in rows.values() if not row.operation]
         found += [
             f"{row.name} has no node"
             for row in rows.values()
