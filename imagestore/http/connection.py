@@ -1,4 +1,4 @@
-"""One connection, from its bytes to Hypercorn's protocols and back.
+"""One connection, from its bytes to Hypercorn's HTTP/1 and back.
 
 Owns the reading and the writing of a connection, and the tasks of its requests.
 It takes the place of Hypercorn's ``TCPServer``, which costs a short call half
@@ -18,7 +18,6 @@ import h11
 import trio
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData
-from hypercorn.protocol import ProtocolWrapper
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.task_group import TaskGroup, _handle
 from hypercorn.trio.worker_context import WorkerContext
@@ -36,7 +35,7 @@ RECEIVE_BYTES = 64 << 10
 
 
 class Connection:
-    """Hypercorn's protocols over ``stream``.  Each request's scope has ``state``."""
+    """Hypercorn's HTTP/1 over ``stream``.  Each request's scope has ``state``."""
 
     def __init__(
         self,
@@ -55,7 +54,7 @@ class Connection:
         self.stream = stream
         self._requests = _Requests(stream)
         self._sending = trio.Lock()
-        self._protocol = ProtocolWrapper(
+        self._protocol = _Http1(
             application, config, context, self._requests, state, False, client, server, self._send
         )
 
@@ -89,19 +88,18 @@ class Connection:
     @property
     def takes_pipes(self) -> bool:
         """Whether :meth:`send_in_pipe` may be called."""
-        return self.stream.plain and isinstance(self._protocol.protocol, H11Protocol)
+        return self.stream.plain
 
     async def send_in_pipe(self, piece: InPipe) -> None:
         """Send ``piece`` as the next of the body that is being sent, past Hypercorn, framed by h11.
 
         Raises trio.BrokenResourceError, trio.ClosedResourceError: the client is there no more.
         """
-        protocol = self._protocol.protocol
-        assert isinstance(protocol, H11Protocol)
-        assert isinstance(protocol.connection, h11.Connection)
+        connection = self._protocol.connection
+        assert isinstance(connection, h11.Connection)
         # h11 hands such an object back untouched, with what goes before it and behind it.
         framed: Sequence[bytes | InPipe] = (
-            protocol.connection.send_with_data_passthrough(
+            connection.send_with_data_passthrough(
                 h11.Data(data=piece)  # type: ignore[arg-type]  # for this method: what has a length
             )
             or ()
@@ -117,10 +115,11 @@ class Connection:
 
     async def _send_bytes(self, data: bytes) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()  # a request that is cut off answers nothing
-        try:
-            self._sending.acquire_nowait()
-        except trio.WouldBlock:
-            await self._sending.acquire()
+        if not self._sending.locked():
+            data = self.stream.send_at_once(data)
+            if not data:
+                return
+        await self._sending.acquire()
         try:
             with trio.CancelScope(shield=True):  # half a head or half a chunk would spoil what follows
                 await self.stream.send_all(data)
@@ -133,6 +132,16 @@ class Connection:
         with suppress(trio.BrokenResourceError, trio.BusyResourceError, trio.ClosedResourceError):
             await self.stream.send_eof()
         await self.stream.aclose()
+
+
+class _Http1(H11Protocol):
+    """Who asks for HTTP/2 on the way is answered in HTTP/1, as by the original.
+
+    There a client that opens no window held its answer, and with it the end of the server, for ever.
+    """
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        pass
 
 
 class _Requests(TaskGroup):

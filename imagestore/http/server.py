@@ -97,7 +97,6 @@ def hypercorn_config(settings: HttpSettings) -> Config:
     config.include_server_header = False
     config.keep_alive_max_requests = 1 << 62
     config.h11_max_incomplete_size = settings.max_header_bytes
-    config.h2_max_header_list_size = settings.max_header_bytes
     config.graceful_timeout = settings.grace_seconds
     return config
 

@@ -24,6 +24,7 @@ this process, also while shutting down, which that option cannot.
 ``RESPONSE_TIMEOUT`` does not reach downloads, which do not pass through Quart.
 """
 
+import os
 import socket
 import struct
 from collections.abc import Iterator
@@ -126,6 +127,20 @@ class BoundedStream(trio.abc.HalfCloseableStream):
     def holds_back(self) -> bool:
         """Whether there is something that waits for the next ``send_all``, and be that of nothing."""
         return bool(self._held)
+
+    def send_at_once(self, data: bytes) -> bytes:
+        """Send what needs no waiting of a short answer; what is left, for ``send_all``."""
+        if self._hold_next:
+            self._hold_next = False
+            self._held += data
+            return b""
+        if not self.plain or len(self._held) + len(data) > SEND_SLICE_BYTES:
+            return data
+        data, self._held = self._held + data, b""
+        try:
+            return data[os.write(self.socket.fileno(), data) :]
+        except OSError:
+            return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Raises trio.BrokenResourceError when the client takes nothing any more."""

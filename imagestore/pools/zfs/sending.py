@@ -121,8 +121,8 @@ async def _whole(
     async with aclosing(pieces):
         async for piece in pieces:
             yield piece
-    _, complaint = await trio.to_thread.run_sync(child.communicate, abandon_on_cancel=True)
-    if child.returncode:
+    rest, complaint = await trio.to_thread.run_sync(child.communicate, abandon_on_cancel=True)
+    if child.returncode or rest:
         raise failure(words, complaint.decode(errors="replace"), pool)
 
 
