@@ -46,7 +46,7 @@ class Application:
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         if scope["type"] == "http":
-            await self._serve(scope, receive, shield_final_send(send))
+            await self._serve(scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._quart(scope, receive, send)
         else:
@@ -88,7 +88,7 @@ class Application:
         elif (path := images.read_path(exchange.path)) is not None:
             await images.serve_images(self._service, exchange, path)
         else:
-            await self._quart(scope, replay(body, receive), send)
+            await self._quart(scope, replay(body, receive), shield_final_send(send))
 
     async def _serve_rpc(self, exchange: Exchange, body: bytes) -> None:
         answer: Answer | None = None

@@ -86,7 +86,7 @@ class BoundedStream(trio.abc.HalfCloseableStream):
         self.idle_since: float | None = trio.current_time()
         """Since when no request is under way on it; None while one is."""
         self._requests = 0
-        self._became_idle = trio.Event()
+        self._became_idle = trio.lowlevel.ParkingLot()
         self._hold_next = False
         self._held = b""
         self._comes_fast = False
@@ -100,8 +100,7 @@ class BoundedStream(trio.abc.HalfCloseableStream):
         self._requests -= 1
         if not self._requests:
             self.idle_since = trio.current_time()
-            self._became_idle.set()
-            self._became_idle = trio.Event()
+            self._became_idle.unpark_all()
 
     @contextmanager
     def cancelled_by_hangup(self) -> Iterator[None]:
@@ -239,7 +238,7 @@ class BoundedStream(trio.abc.HalfCloseableStream):
             with trio.move_on_at(due):
                 await ending.wait()
         while self.idle_since is None:
-            await self._became_idle.wait()
+            await self._became_idle.park()
         await self.aclose()
 
     def abort(self) -> None:
