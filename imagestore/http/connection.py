@@ -11,6 +11,7 @@ yet.  And a body that is in a pipe goes to the socket without being copied.
 How long a connection may be idle is for its :class:`~imagestore.http.shims.BoundedStream`.
 """
 
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
@@ -158,28 +159,37 @@ class _Requests(TaskGroup):
         scope: Scope,
         send: Callable[[ASGISendEvent | None], Awaitable[None]],
     ) -> Callable[[ASGIReceiveEvent], Awaitable[None]]:
-        sender, receiver = trio.open_memory_channel[ASGIReceiveEvent](config.max_app_queue_size)
-
-        async def put(event: ASGIReceiveEvent) -> None:
-            try:
-                sender.send_nowait(event)
-            except trio.WouldBlock:
-                await sender.send(event)
-
-        async def receive() -> ASGIReceiveEvent:
-            try:
-                return receiver.receive_nowait()
-            except trio.WouldBlock:
-                return await receiver.receive()
+        inbox = _Inbox(config.max_app_queue_size)
 
         async def serve() -> None:
             try:
                 await _handle(
-                    app, config, scope, receive, send, trio.to_thread.run_sync, trio.from_thread.run
+                    app, config, scope, inbox.take, send, trio.to_thread.run_sync, trio.from_thread.run
                 )
             finally:
                 self._stream.end_request()
 
         self._stream.begin_request()
         self.spawn(serve)
-        return put
+        return inbox.put
+
+
+class _Inbox:
+    """What has come for a request, ``bound`` messages at most: a memory channel that costs no turn."""
+
+    def __init__(self, bound: int) -> None:
+        self._bound = bound
+        self._messages: deque[ASGIReceiveEvent] = deque()
+        self._changed = trio.lowlevel.ParkingLot()
+
+    async def put(self, message: ASGIReceiveEvent) -> None:
+        while len(self._messages) >= self._bound:
+            await self._changed.park()
+        self._messages.append(message)
+        self._changed.unpark_all()
+
+    async def take(self) -> ASGIReceiveEvent:
+        while not self._messages:
+            await self._changed.park()
+        self._changed.unpark_all()
+        return self._messages.popleft()
