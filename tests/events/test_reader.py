@@ -281,8 +281,13 @@ async def test_salvage_copies_what_stood_before_the_damage(tmp_path: Path) -> No
     damaged.mkdir()
     for file, data in contents.items():
         (damaged / file).write_bytes(data)
-    with pytest.raises(JournalError, match="is not empty"):
+    with pytest.raises(JournalError, match="is the journal .* itself"):
         salvage(str(damaged), str(damaged))
+    rescued.mkdir()
+    (rescued / "other").write_bytes(b"")
+    with pytest.raises(JournalError, match="is not empty"):
+        salvage(str(damaged), str(rescued))
+    (rescued / "other").unlink()
     salvaged = salvage(str(damaged), str(rescued))
     assert name in salvaged.damage
     assert {file.name: file.read_bytes() for file in damaged.iterdir()} == contents
