@@ -281,7 +281,7 @@ async def test_salvage_copies_what_stood_before_the_damage(tmp_path: Path) -> No
     damaged.mkdir()
     for file, data in contents.items():
         (damaged / file).write_bytes(data)
-    with pytest.raises(JournalError, match="is the journal .* itself"):
+    with pytest.raises(JournalError, match=r"is the journal .* itself"):
         salvage(str(damaged), str(damaged))
     rescued.mkdir()
     (rescued / "other").write_bytes(b"")
