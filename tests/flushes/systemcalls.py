@@ -13,7 +13,8 @@ from typing import Any
 
 from msgspec import Struct
 
-SEEN = ("recvfrom", "sendto", "pwrite64", "fdatasync")
+SENDING = ("sendto", "write")
+SEEN = ("recvfrom", *SENDING, "pwrite64", "fdatasync")
 """What has to be traced."""
 
 _LINE = re.compile(r"(?P<thread>\d+) +(?P<rest>.*)")
@@ -87,7 +88,7 @@ def exchanges(seen: Iterable[Call]) -> Iterator[Exchange]:
     for call in seen:
         if call.name == "recvfrom" and call.data.startswith(b"POST "):
             asked[call.file] = call
-        elif call.name == "sendto" and call.file in asked:
+        elif call.name in SENDING and call.file in asked:
             yield Exchange(asked.pop(call.file), call)
 
 
