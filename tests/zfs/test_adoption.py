@@ -92,6 +92,11 @@ def wait_until_listed(client: Client, name: str) -> None:
         assert time.monotonic() < deadline, f"{name} is not listed"
 
 
+def pool_commands(told: str) -> list[str]:
+    """Those that a dry run told, indented under what they are for."""
+    return [line.strip() for line in told.splitlines() if line.startswith("  zfs ")]
+
+
 # --- foreign volumes -------------------------------------------------------------------
 
 
@@ -104,7 +109,7 @@ def test_a_volume_is_adopted_where_it_stands_and_released_again(store: ZfsStore)
     used = command("zfs", "get", "-Hpo", "value", "used,referenced,written", "tank/old/root")
 
     words = ["adopt", "old/root", "--guest", "vm9", "--disk", "0", "--server", client.server]
-    assert imagestore(*words, "--dry-run").splitlines()[:3] == [
+    assert pool_commands(imagestore(*words, "--dry-run")) == [
         "zfs create -o canmount=off -o volmode=dev -o imagestore:op=OPERATION -o imagestore:kind=parent "
         "-o imagestore:guest=vm9 tank/guests/vm9",
         f"{SET}disk imagestore:guest=vm9 imagestore:disk=0 tank/old/root",
@@ -220,7 +225,7 @@ def test_a_pool_of_the_originals_is_adopted_recovered_and_used(original: ZfsStor
     assert "imagestore adopt --original --dry-run" in (original.directory / "log").read_text()
     before = identities("mistify")
     dry = imagestore("adopt", "--original", "--dry-run", "--server", client.server)
-    assert [line for line in dry.splitlines() if line.startswith("zfs ")] == [
+    assert pool_commands(dry) == [
         f"{SET}image imagestore:image=alpine mistify/images/alpine",
         f"{SET}snapshot imagestore:image=alpine mistify/images/alpine@sent",
         f"{SET}image imagestore:image=unknown mistify/images/unknown",
