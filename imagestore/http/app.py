@@ -92,7 +92,7 @@ class Application:
 
     async def _serve_rpc(self, exchange: Exchange, body: bytes) -> None:
         answer: Answer | None = None
-        with exchange.connection.cancelled_by_hangup():
+        with exchange.stream.cancelled_by_hangup():
             answer = await rpc.answer(self._service, exchange.caller, exchange.method, exchange.headers, body)
         if answer is not None:
             await exchange.answer(answer)

@@ -31,9 +31,6 @@ from imagestore.pipes import InPipe
 CONNECTION = "imagestore.connection"
 """The key in an ASGI scope's ``state`` under which the connection is."""
 
-RECEIVE_BYTES = 64 << 10
-"""Read at a time, while a body does not come faster."""
-
 
 class Connection:
     """Hypercorn's HTTP/1 over ``stream``.  Each request's scope has ``state``."""
@@ -69,13 +66,14 @@ class Connection:
             await self._close()
 
     async def _read(self) -> None:
-        data: bytes | bytearray = b"-"
-        while data:
+        while True:
             try:
-                data = await self.stream.receive_some(RECEIVE_BYTES)
+                data = await self.stream.receive_some()
             except (trio.ClosedResourceError, trio.BrokenResourceError):
                 break
             await self._protocol.handle(RawData(bytes(data)))
+            if not data:
+                break
         await self._protocol.handle(Closed())
 
     async def _send(self, event: Event) -> None:
@@ -98,21 +96,19 @@ class Connection:
         """
         connection = self._protocol.connection
         assert isinstance(connection, h11.Connection)
-        # h11 hands such an object back untouched, with what goes before it and behind it.
-        framed: Sequence[bytes | InPipe] = (
-            connection.send_with_data_passthrough(
-                h11.Data(data=piece)  # type: ignore[arg-type]  # for this method: what has a length
-            )
-            or ()
+        # h11 hands the piece back untouched, between what goes before it and what goes behind it.
+        framed: Sequence[bytes | InPipe] | None = connection.send_with_data_passthrough(
+            h11.Data(data=piece)  # type: ignore[arg-type]  # h11 documents: for this method, what has a length
         )
+        assert framed is not None
         async with self._sending:
             for part in framed:
                 if isinstance(part, InPipe):
                     await self.stream.splice(part)
-                    continue
-                if not piece:
-                    self.stream.hold_next()  # the end of a chunk goes with the beginning of the next
-                await self.stream.send_all(part)
+                elif piece:
+                    await self.stream.send_all(part)
+                else:
+                    self.stream.hold(part)  # the end of a chunk goes with the beginning of the next
 
     async def _send_bytes(self, data: bytes) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()  # a request that is cut off answers nothing
@@ -120,14 +116,12 @@ class Connection:
             data = self.stream.send_at_once(data)
             if not data:
                 return
-        await self._sending.acquire()
         try:
             with trio.CancelScope(shield=True):  # half a head or half a chunk would spoil what follows
-                await self.stream.send_all(data)
+                async with self._sending:
+                    await self.stream.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             await self._protocol.handle(Closed())
-        finally:
-            self._sending.release()
 
     async def _close(self) -> None:
         with suppress(trio.BrokenResourceError, trio.BusyResourceError, trio.ClosedResourceError):

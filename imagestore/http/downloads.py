@@ -77,7 +77,7 @@ async def serve_download(service: Service, exchange: Exchange, body: bytes) -> N
     except BadRequest as error:
         await exchange.answer(refusal(error.status, str(error), exchange.accept_encoding))
         return
-    with exchange.connection.cancelled_by_hangup():
+    with exchange.stream.cancelled_by_hangup():
         answer = await send_stream(service, exchange, request)
         if answer is not None:
             await exchange.answer(answer)
@@ -91,7 +91,7 @@ async def send_stream(service: Service, exchange: Exchange, request: SnapshotReq
         if answer is not None:
             return answer
         if not sending.begun:
-            in_pipe = exchange.protocol.takes_pipes
+            in_pipe = exchange.connection.takes_pipes
             async with service.download(request, exchange.caller, in_pipe=in_pipe) as download:
                 await sending.whole(download)
     except ImageStoreError as error:
@@ -110,7 +110,7 @@ async def send_stream(service: Service, exchange: Exchange, request: SnapshotReq
         await exchange.send({"type": "http.response.body", "body": b"", "more_body": False})
         return None
     if exchange.http_version < "1.1":
-        exchange.connection.abort()  # without chunks only a reset tells a broken stream from a whole one
+        exchange.stream.abort()  # without chunks only a reset tells a broken stream from a whole one
     return None  # Hypercorn closes a connection whose answer was not ended
 
 
@@ -163,7 +163,7 @@ class _Sending:
         gathered = bytearray()
         async for chunk in chunks:
             if isinstance(chunk, InPipe):
-                await self.exchange.protocol.send_in_pipe(chunk)
+                await self.exchange.connection.send_in_pipe(chunk)
                 continue
             for piece in regroup(gathered, chunk):
                 await self._piece(piece)

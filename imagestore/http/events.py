@@ -122,13 +122,13 @@ class Feeds:
             return
         self._readers += 1
         try:
-            with exchange.connection.cancelled_by_hangup():
+            with exchange.stream.cancelled_by_hangup():
                 await self._send(exchange, events, request.until)
         finally:
             self._readers -= 1
 
     async def _send(self, exchange: Exchange, events: Events, until: int | None) -> None:
-        exchange.connection.cut_off_after(SLOW_SECONDS)
+        exchange.stream.cut_off_after(SLOW_SECONDS)
         headers = [
             (b"content-type", b"text/event-stream; charset=utf-8"),
             (b"cache-control", b"no-store"),

@@ -52,8 +52,8 @@ class Exchange:
         self.token_sha256 = ""
         """Of the token that let it in, for what goes on for longer than the token may; "" if none did."""
         self.send = send
-        self.protocol = connection_of(scope)
-        self.connection = self.protocol.stream
+        self.connection = connection_of(scope)
+        self.stream = self.connection.stream
 
     @property
     def declared_bytes(self) -> int | None:
@@ -71,12 +71,12 @@ class Exchange:
 
     async def refuse_body(self, answer: Answer, receive: ASGIReceiveCallable) -> None:
         """Send ``answer`` although the request's body is not whole, and close."""
-        self.connection.lingers = True
+        self.stream.lingers = True
         async with trio.open_nursery() as nursery:
             nursery.start_soon(drop_rest, receive)
             await self._send(answer, [*answer.all_headers(), (b"connection", b"close")])
 
     async def _send(self, answer: Answer, headers: list[tuple[bytes, bytes]]) -> None:
-        self.connection.hold_next()
+        self.stream.hold_next()
         await self.send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await self.send({"type": "http.response.body", "body": answer.body, "more_body": False})

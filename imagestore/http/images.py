@@ -93,7 +93,7 @@ def _text(value: str | UnsetType) -> str:
 
 async def serve_images(service: Service, exchange: Exchange, path: Path) -> None:
     """Answer with metadata, or send the stream."""
-    with exchange.connection.cancelled_by_hangup():
+    with exchange.stream.cancelled_by_hangup():
         answer = await _answer(service, exchange, path)
         if answer is not None:
             await exchange.answer(answer)

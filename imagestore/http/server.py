@@ -5,9 +5,8 @@ stopping: accept no more, close idle connections, let requests under way finish
 within ``grace_seconds``, then cut.  When :func:`serve_http` returns, no
 connection is left.
 
-Hypercorn's protocols are run on each connection by :mod:`imagestore.http.connection`
-instead of through its ``serve``: so each is a :class:`~imagestore.http.shims.BoundedStream`
-that can be cut.
+Each connection is a :class:`~imagestore.http.shims.BoundedStream`, which can be cut, and
+runs Hypercorn's HTTP/1 by :mod:`imagestore.http.connection` instead of its ``serve``.
 """
 
 import logging
@@ -97,7 +96,6 @@ def hypercorn_config(settings: HttpSettings) -> Config:
     config.include_server_header = False
     config.keep_alive_max_requests = 1 << 62
     config.h11_max_incomplete_size = settings.max_header_bytes
-    config.graceful_timeout = settings.grace_seconds
     return config
 
 
@@ -211,6 +209,8 @@ class _Server:
         state = ConnectionState({PEER: peer})
         try:
             await Connection(self._application, self._config, self._context, state, connection).run()
+        except OSError:
+            pass  # the client has gone
         except Exception:
             report_incident("a connection failed unexpectedly")
 

@@ -7,12 +7,12 @@ its test passes without it:
 * :func:`shield_final_send`: Quart-Trio cancels its handler by the disconnect
   that the last send provokes, in the middle of Hypercorn's clean-up; the
   connection is then neither closed nor timed out.
-* :class:`BoundedStream`: Hypercorn shields ``send_all`` without a deadline, so
-  a client that stops reading blocks its handler, and shutdown, for ever.  It
-  also closes at once after refusing a body, and the reset that the unread
-  bytes provoke can overtake the refusal; it reads 64 KiB at a time,
-  however much there is; and it keeps the connection of a client that has hung
-  up until the time for idle ones has passed, a minute.
+* :class:`BoundedStream`: a send is shielded, as half an answer would spoil the next,
+  and has no deadline by itself, so a client that stops reading would block its
+  handler, and shutdown, for ever.  After a refused body Hypercorn closes at
+  once, and the reset that the unread bytes provoke can overtake the refusal.
+  The connection of a client that has hung up is kept until the time for idle
+  ones has passed, a minute.
 * :func:`read_body`: Quart takes in request bodies without back-pressure and
   counts only what is unread; bodies are read here, counted, and timed.
 * :func:`drop_rest`: Hypercorn's reader waits for ever in the queue of a request
@@ -48,7 +48,9 @@ HANGUP_SECONDS = 0.25
 FAST_BYTES = 256 << 10
 """Most bytes of one read while a body comes faster than it is read; an upload is 1.4 times as fast."""
 
-_RECEIVE_BYTES = 64 << 10
+RECEIVE_BYTES = 64 << 10
+"""Most bytes of one read otherwise."""
+
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -65,10 +67,7 @@ class ClientGone(Exception):
 
 
 class BoundedStream(trio.abc.HalfCloseableStream):
-    """A connection on which no send outlasts ``stall_seconds``; encrypted or not, Hypercorn sees no TLS.
-
-    ``socket`` is there for Hypercorn, which asks it for the addresses.
-    """
+    """A connection on which no send outlasts ``stall_seconds``; encrypted or not, Hypercorn sees no TLS."""
 
     def __init__(
         self, stream: trio.SocketStream | trio.SSLStream[trio.SocketStream], *, stall_seconds: float
@@ -122,16 +121,20 @@ class BoundedStream(trio.abc.HalfCloseableStream):
         """Send what the next ``send_all`` is given together with what the one after it is."""
         self._hold_next = True
 
+    def hold(self, data: bytes) -> None:
+        """Send ``data`` together with what the next ``send_all`` is given."""
+        self._hold_next = False
+        self._held += data
+
     @property
     def holds_back(self) -> bool:
-        """Whether there is something that waits for the next ``send_all``, and be that of nothing."""
+        """Whether something waits for the next ``send_all``."""
         return bool(self._held)
 
     def send_at_once(self, data: bytes) -> bytes:
         """Send what needs no waiting of a short answer; what is left, for ``send_all``."""
         if self._hold_next:
-            self._hold_next = False
-            self._held += data
+            self.hold(data)
             return b""
         if not self.plain or len(self._held) + len(data) > SEND_SLICE_BYTES:
             return data
@@ -144,8 +147,7 @@ class BoundedStream(trio.abc.HalfCloseableStream):
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Raises trio.BrokenResourceError when the client takes nothing any more."""
         if self._hold_next:
-            self._hold_next = False
-            self._held += data
+            self.hold(bytes(data))
             return
         if self._held:
             data, self._held = self._held + data, b""
@@ -193,20 +195,19 @@ class BoundedStream(trio.abc.HalfCloseableStream):
         await self._stream.wait_send_all_might_not_block()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        if self._comes_fast:
-            max_bytes = FAST_BYTES
+        usual = FAST_BYTES if self._comes_fast else RECEIVE_BYTES
         try:
-            data = await self._stream.receive_some(max_bytes)
+            data = await self._stream.receive_some(max_bytes or usual)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._hung_up()
             raise
         except trio.BusyResourceError:
-            # Hypercorn's reader and :meth:`aclose` both drop what a refused client still sends.
+            # The connection's reader and :meth:`aclose` both drop what a refused client still sends.
             await self._at_end.wait()
             return b""
         if not data:
             self._hung_up()
-        self._comes_fast = max_bytes is not None and len(data) >= min(max_bytes, _RECEIVE_BYTES)
+        self._comes_fast = len(data) >= RECEIVE_BYTES
         return data
 
     async def send_eof(self) -> None:
@@ -215,7 +216,7 @@ class BoundedStream(trio.abc.HalfCloseableStream):
 
     async def aclose(self) -> None:
         if self.lingers and not self._at_end.is_set():
-            # Hypercorn closes twice, from its writer and from its reader: both wait here.
+            # A connection is closed twice, by its writer and by its reader: both wait here.
             with trio.move_on_after(LINGER_SECONDS):
                 await self._drain()
         self._hung_up()
@@ -257,7 +258,7 @@ class BoundedStream(trio.abc.HalfCloseableStream):
         received = 0
         try:
             while received < LINGER_BYTES:
-                data = await self.receive_some(_RECEIVE_BYTES)
+                data = await self.receive_some()
                 if not data:
                     return
                 received += len(data)

@@ -132,7 +132,7 @@ class _Gzip:
         from isal import isal_zlib
 
         self._codec = isal_zlib.decompressobj(_GZIP_WINDOW)
-        self._error: type[Exception] = isal_zlib.error  # type: ignore[assignment]  # its stub says: an Exception
+        self._error: type[Exception] = isal_zlib.error  # type: ignore[assignment]  # its stub declares an instance
         self.at_end = self.has_more = False
         self.rest = b""
 

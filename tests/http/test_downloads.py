@@ -1,7 +1,7 @@
 """``/snapshots/download``: what is refused, what is sent, and how a stream ends."""
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import msgspec
@@ -16,6 +16,7 @@ from imagestore.service import Download
 from tests.http.conftest import Start
 from tests.http.gated_store import POOL_FAILED, EndlessStore, FailingStore, SilentStore, StreamingStore
 from tests.http.memory_store import MemoryStore
+from tests.http.piped_store import Piped, copied
 from tests.http.wire import Reply, Wire, request_bytes
 
 PATH = "/snapshots/download"
@@ -158,8 +159,11 @@ async def test_a_client_without_chunks_sees_a_broken_stream_by_a_reset(start: St
             await read_to_the_end(wire)
 
 
-async def test_a_client_that_hangs_up_leaves_nothing_running(start: Start) -> None:
-    store = SilentStore(bytes(SMALLEST_PIECE_BYTES))
+@pytest.mark.parametrize("carried", [copied, Piped])
+async def test_a_client_that_hangs_up_leaves_nothing_running(
+    carried: Callable[[StreamingStore], StreamingStore], start: Start
+) -> None:
+    store = carried(SilentStore(bytes(SMALLEST_PIECE_BYTES)))
     server = await start(store)
     async with await Wire.open(server.address) as wire:
         await wire.send(f"GET {PATH}?id=v@s HTTP/1.1\r\nHost: x\r\n\r\n".encode())
@@ -170,8 +174,11 @@ async def test_a_client_that_hangs_up_leaves_nothing_running(start: Start) -> No
     assert store.open_downloads == 0
 
 
-async def test_a_client_that_hangs_up_while_much_is_sent_leaves_nothing_running(start: Start) -> None:
-    store = EndlessStore(bytes(LARGEST_PIECE_BYTES))
+@pytest.mark.parametrize("carried", [copied, Piped])
+async def test_a_client_that_hangs_up_while_much_is_sent_leaves_nothing_running(
+    carried: Callable[[StreamingStore], StreamingStore], start: Start
+) -> None:
+    store = carried(EndlessStore(bytes(LARGEST_PIECE_BYTES)))
     server = await start(store)
     async with await Wire.open(server.address) as wire:
         await wire.send(f"GET {PATH}?id=v@s HTTP/1.1\r\nHost: x\r\n\r\n".encode())

@@ -5,10 +5,9 @@ import os
 import pytest
 import trio
 
-from imagestore.http.settings import HttpSettings
 from imagestore.pipes import InPipe
 from tests.http.conftest import Start
-from tests.http.gated_store import POOL_FAILED, EndlessStore, FailingStore, SilentStore, StreamingStore
+from tests.http.gated_store import POOL_FAILED, FailingStore, StreamingStore
 from tests.http.piped_store import PIECE_BYTES, Piped
 from tests.http.wire import Wire
 
@@ -63,41 +62,6 @@ async def test_a_stream_that_fails_midway_ends_without_its_last_chunk(start: Sta
     assert received.startswith(b"HTTP/1.1 200")
     assert not received.endswith(b"0\r\n\r\n")
     assert store.open_downloads == 0
-
-
-async def test_a_client_that_hangs_up_leaves_nothing_running(start: Start) -> None:
-    store = Piped(SilentStore(bytes(PIECE_BYTES)))
-    async with await Wire.open((await start(store)).address) as wire:
-        await wire.send(DOWNLOAD)
-        await wire.stream.receive_some(1)
-    await store.closed.wait()
-
-
-async def test_a_client_that_hangs_up_while_much_is_sent_leaves_nothing_running(start: Start) -> None:
-    store = Piped(EndlessStore(bytes(1 << 20)))
-    async with await Wire.open((await start(store)).address) as wire:
-        await wire.send(DOWNLOAD)
-        await wire.stream.receive_some(1)
-    await store.closed.wait()
-
-
-async def test_a_client_that_stops_reading_is_cut_off(start: Start) -> None:
-    store = Piped(EndlessStore(bytes(1 << 20)))
-    server = await start(store, HttpSettings(stall_seconds=0.1))
-    async with await Wire.open(server.address) as wire:
-        await wire.send(DOWNLOAD)
-        await store.closed.wait()
-
-
-async def test_a_client_that_stops_reading_does_not_block_the_end(start: Start) -> None:
-    store = Piped(EndlessStore(bytes(1 << 20)))
-    server = await start(store, HttpSettings(grace_seconds=0.1))
-    async with await Wire.open(server.address) as wire:
-        await wire.send(DOWNLOAD)
-        await wire.stream.receive_some(1)
-        server.shutdown.set()
-        await server.ended.wait()
-    assert store.closed.is_set()
 
 
 async def test_who_wants_copies_gets_them_out_of_the_pipe() -> None:

@@ -1,5 +1,6 @@
 """The server on real sockets: health, limits, keep-alive, and the end."""
 
+import errno
 import socket
 
 import pytest
@@ -7,6 +8,7 @@ import trio
 import trio.testing
 
 from imagestore.errors import ConfigError
+from imagestore.http import connection as connection_module
 from imagestore.http.listeners import open_listener
 from imagestore.http.server import serve_http
 from imagestore.http.settings import HttpSettings
@@ -144,6 +146,17 @@ async def test_pipelined_requests_are_answered_in_order(address: Address) -> Non
     assert [reply.body for reply in replies] == [
         LISTED.replace(b'"id":1', b'"id":%d' % number) for number in range(20)
     ]
+
+
+async def test_a_client_that_is_gone_before_it_is_served_is_no_incident(
+    address: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object) -> None:
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+    monkeypatch.setattr(connection_module, "parse_socket_addr", gone)
+    async with await Wire.open(address) as wire:
+        assert await wire.rest() == b""
 
 
 @pytest.mark.parametrize("path", [RPC_PATH, "/healthz", "/nowhere"])

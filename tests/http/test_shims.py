@@ -1,5 +1,6 @@
 """One test for each shim, which fails without it: when it passes without, the shim goes."""
 
+from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
@@ -10,8 +11,9 @@ from imagestore.errors import StreamError
 from imagestore.http.settings import HttpSettings
 from imagestore.http.shims import FAST_BYTES, BoundedStream
 from tests.http.conftest import Start
-from tests.http.gated_store import EndlessStore
+from tests.http.gated_store import EndlessStore, StreamingStore
 from tests.http.memory_store import MemoryStore, MemoryUpload
+from tests.http.piped_store import Piped, copied
 from tests.http.wire import RPC_PATH, Wire, request_bytes
 
 JSON = {"Content-Type": "application/json"}
@@ -47,8 +49,11 @@ async def test_a_client_that_has_hung_up_keeps_no_connection(sent: bytes, addres
             await wire.rest()
 
 
-async def test_a_client_that_stops_reading_is_cut_off(start: Start) -> None:
-    store = EndlessStore(bytes(1 << 20))
+@pytest.mark.parametrize("carried", [copied, Piped])
+async def test_a_client_that_stops_reading_is_cut_off(
+    carried: Callable[[StreamingStore], StreamingStore], start: Start
+) -> None:
+    store = carried(EndlessStore(bytes(1 << 20)))
     server = await start(store, HttpSettings(stall_seconds=0.1))
     async with await Wire.open(server.address) as wire:
         await wire.send(DOWNLOAD)
@@ -57,8 +62,11 @@ async def test_a_client_that_stops_reading_is_cut_off(start: Start) -> None:
             await read_to_the_end(wire)
 
 
-async def test_a_client_that_stops_reading_does_not_block_the_end(start: Start) -> None:
-    store = EndlessStore(bytes(1 << 20))
+@pytest.mark.parametrize("carried", [copied, Piped])
+async def test_a_client_that_stops_reading_does_not_block_the_end(
+    carried: Callable[[StreamingStore], StreamingStore], start: Start
+) -> None:
+    store = carried(EndlessStore(bytes(1 << 20)))
     server = await start(store, HttpSettings(grace_seconds=0.1))
     async with await Wire.open(server.address) as wire:
         await wire.send(DOWNLOAD)

@@ -9,10 +9,10 @@ else.  So a worker thread reads until a piece is full; who takes pieces in the
 pipe itself gets them once there is enough in it.
 """
 
-import array
 import fcntl
 import os
 import subprocess
+import sys
 import termios
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -90,9 +90,8 @@ async def _sending(
     if snapshot.kind != "snapshot":
         raise NotSnapshot(detail=f"{snapshot.name}: snapshots are sent")
     check_base(snapshot, bases[0] if bases else None, await ground.get(names.parent(snapshot.name)))
-    words = ["zfs", "send", ground.full(snapshot.name)]
-    for base in bases:
-        words[2:2] = ["-i", ground.full(base.name)]
+    from_base: list[str] = ["-i", ground.full(bases[0].name)] if bases else []
+    words = ["zfs", "send", *from_base, ground.full(snapshot.name)]
     kept = [row.identity for row in (snapshot, *bases)]
     ground.sending.update(kept)
     try:
@@ -122,8 +121,10 @@ async def _whole(
         async for piece in pieces:
             yield piece
     rest, complaint = await trio.to_thread.run_sync(child.communicate, abandon_on_cancel=True)
-    if child.returncode or rest:
+    if child.returncode:
         raise failure(words, complaint.decode(errors="replace"), pool)
+    if rest:
+        raise PoolError(f"zfs send went on behind its end by {len(rest)} bytes")
 
 
 async def _pieces_in_pipe(pipe: "_Pipe") -> AsyncGenerator[InPipe, None]:
@@ -182,9 +183,7 @@ class _Pipe:
 
 
 def _in_it(descriptor: int) -> int:
-    count = array.array("i", [0])
-    fcntl.ioctl(descriptor, termios.FIONREAD, count)
-    return count[0]
+    return int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 async def _end(child: subprocess.Popen[bytes], pipe: _Pipe) -> None:
