@@ -137,7 +137,8 @@ class Config(Struct, frozen=True, kw_only=True):
     read anew for every fetch, and sent to the service alone. Default none."""
 
     image_service_ca: str = ""
-    """PEM file of the authority of the image service's certificate. Default: the system's authorities."""
+    """PEM file of the authority of the image service's certificate, read once. Default: the system's
+    authorities."""
 
     allow_token_in_clear: bool = False
     """Whether that token may go to another machine without TLS: the network is guarded. Default false."""
@@ -258,7 +259,7 @@ def checkout() -> str | None:
     return str(parent) if (parent / "pyproject.toml").is_file() else None
 
 
-class Settled(NamedTuple):
+class Settings(NamedTuple):
     """All settings, and the origin of each: ``flag``, ``environment:NAME``, ``file:PATH`` or ``default``."""
 
     config: Config
@@ -282,7 +283,7 @@ def settle(
     environment: Mapping[str, str],
     file: str | None = None,
     base: str | None = None,
-) -> Settled:
+) -> Settings:
     """The settings that flags, environment, file and defaults amount to.
 
     Parameters:
@@ -322,7 +323,7 @@ def settle(
         socket=socket,
     )
     _check_together(config)
-    return Settled(config, origins)
+    return Settings(config, origins)
 
 
 def _with_credentials(config: Config, environment: Mapping[str, str]) -> Config:

@@ -4,6 +4,8 @@ import datetime as dt
 
 from imagestore.errors import InvalidArgument
 
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+
 
 def read_time(text: str, what: str = "since") -> int:
     """Nanoseconds since 1970; 0 of "". Raises InvalidArgument."""
@@ -15,7 +17,7 @@ def read_time(text: str, what: str = "since") -> int:
         moment = None
     if moment is None or moment.tzinfo is None:
         raise InvalidArgument(detail=f"{what}: a time of RFC 3339 with its zone, not {text[:50]!r}")
-    return int(moment.timestamp() * 1_000_000_000)
+    return (moment - _EPOCH) // dt.timedelta(microseconds=1) * 1000
 
 
 def show_time(time_ns: int) -> str | None:

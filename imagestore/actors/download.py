@@ -298,7 +298,7 @@ def _tls_context(ca_file: str) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=ca_file or None)
     except OSError as error:
         why = "no PEM file that can be used" if isinstance(error, ssl.SSLError) else error.strerror
-        raise FetchFailed(f"the image service's authority cannot be read: {ca_file}: {why}") from error
+        raise FetchFailed(f"the authority's file cannot be read: {ca_file}: {why}") from error
 
 
 class _Backend(httpcore.AsyncNetworkBackend):

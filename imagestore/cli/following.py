@@ -4,7 +4,6 @@ From a store they come over HTTP, and go on after it was restarted; beside one,
 or without one, the files are looked at twice a second.
 """
 
-import datetime as dt
 import sys
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from imagestore.events.follow import Follower
 from imagestore.events.reader import head
 from imagestore.events.selection import Filter, Selector
 from imagestore.operationclient import OperationClient
+from imagestore.times import show_time
 
 PAUSE_SECONDS = 0.5
 
@@ -53,16 +53,12 @@ def _told(
         "guest": wanted.guest,
         "image": wanted.image,
         "operation": wanted.operation,
-        "since": _wire_time(wanted.since_ns),
-        "latest": _wire_time(wanted.until_ns),
+        "since": show_time(wanted.since_ns or 0),
+        "latest": show_time(wanted.until_ns or 0),
     }
     given = {name: text for name, text in filters.items() if text}
     for event in client.events(given, after=after, until=until, last=last):
         yield _decode(event.data)
-
-
-def _wire_time(time_ns: int | None) -> str | None:
-    return None if time_ns is None else dt.datetime.fromtimestamp(time_ns / 1e9, dt.UTC).isoformat()
 
 
 def from_files(journal: str, wanted: Filter, *, from_past: bool) -> Iterator[Envelope]:

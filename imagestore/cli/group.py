@@ -22,19 +22,6 @@ class Group(click.Group):
                 f"{problem.message} An option of a command stands behind it: {placed}", ctx
             ) from problem
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(self.lines(ctx))
-
-    def lines(self, ctx: click.Context) -> list[tuple[str, str]]:
-        """Each command, and its first sentence."""
-        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
-        return [(name, command.get_short_help_str(limit=1000)) for name, command in commands if command]
-
-
-class LazyGroup(Group):
-    """A group whose commands are made when they are called; what they do is known before."""
-
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -45,3 +32,12 @@ class LazyGroup(Group):
             if not near:
                 raise
             raise click.UsageError(f"{problem.message} Did you mean {' or '.join(near)}?", ctx) from problem
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(self.lines(ctx))
+
+    def lines(self, ctx: click.Context) -> list[tuple[str, str]]:
+        """Each command, and its first sentence."""
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        return [(name, command.get_short_help_str(limit=1000)) for name, command in commands if command]

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -13,7 +14,7 @@ from imagestore.cli.output import Column, Format, output_option, print_json, pri
 from imagestore.cli.sizes import parse_mib, show_mib
 from imagestore.cli.volumes import VOLUME_COLUMNS
 from imagestore.client import Client
-from imagestore.errors import NotFound
+from imagestore.errors import ImageStoreError, NotFound
 from imagestore.model import Guest, Image, Volume
 from imagestore.names import check_guest_id
 
@@ -123,7 +124,8 @@ def create(client: Client, guest_id: str, disks: tuple[Disk, ...], output: Forma
     try:
         made = client.create_guest_disks({"id": guest_id, "disks": list(disks)})
     except NotFound as problem:
-        problem.detail = missing_images(disks, client.describe_images())
+        with suppress(ImageStoreError):  # what is asked for to help must not hide what is wrong
+            problem.detail = missing_images(disks, client.describe_images())
         raise
     _show_guest(made, output)
 

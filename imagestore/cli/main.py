@@ -15,7 +15,7 @@ from typing import NoReturn
 import click
 
 from imagestore import __version__
-from imagestore.cli.group import LazyGroup
+from imagestore.cli.group import Group
 from imagestore.errors import ImageStoreError
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -53,7 +53,7 @@ INTERRUPTED = 130
 PIPE_CLOSED = 141
 
 
-class Commands(LazyGroup):
+class Commands(Group):
     """The commands, each imported when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

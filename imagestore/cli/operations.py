@@ -15,6 +15,7 @@ from imagestore.events.selection import short
 from imagestore.model import Operation, OperationRequest
 from imagestore.operationclient import OperationClient
 from imagestore.sizes import show_bytes
+from imagestore.times import show_time
 from imagestore.wiretexts import error_of
 
 STATUSES = ("queued", "running", "succeeded", "failed", "cancelled", "refused")
@@ -102,7 +103,7 @@ def list_operations(
     output: Format,
 ) -> None:
     """List operations, the newest first, of all lives of the store."""
-    begin = "" if since is None else dt.datetime.fromtimestamp(since / 1e9, dt.UTC).isoformat()
+    begin = show_time(since or 0) or ""
     found: list[Operation] = []
     before = 0
     while len(found) < last:

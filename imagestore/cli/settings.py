@@ -14,7 +14,7 @@ import msgspec
 from imagestore.cli.connection import examples
 from imagestore.cli.group import Group
 from imagestore.cli.output import Column, Format, output_option, show_one, show_rows
-from imagestore.config import Config, Settled, checkout, settle
+from imagestore.config import Config, Settings, checkout, settle
 from imagestore.errors import ConfigError
 
 _Result = TypeVar("_Result")
@@ -61,7 +61,7 @@ _FLAG_KEYS = (
 
 
 def settled(function: Callable[..., _Result]) -> Callable[..., _Result]:
-    """Give a command the flags of the settings and hand it what they amount to, ``Settled``."""
+    """Give a command the flags of the settings and hand it what they amount to, ``Settings``."""
 
     @functools.wraps(function)
     def command(*arguments: object, others: tuple[str, ...], file: str | None, **options: object) -> _Result:
@@ -90,7 +90,7 @@ def configured(function: Callable[..., _Result]) -> Callable[..., _Result]:
 
     @settled
     @functools.wraps(function)
-    def command(settings: Settled, *arguments: object, **options: object) -> _Result:
+    def command(settings: Settings, *arguments: object, **options: object) -> _Result:
         return function(settings.config, *arguments, **options)
 
     return command
@@ -110,7 +110,7 @@ def config() -> None:
 )
 @output_option
 @settled
-def show(settings: Settled, output: Format) -> None:
+def show(settings: Settings, output: Format) -> None:
     """Print every setting, its value, and where that comes from.
 
     They are what `imagestore serve` would have with the same flags. Origins are flag, environment:NAME,

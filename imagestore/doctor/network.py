@@ -44,7 +44,8 @@ def _is_store(host: str, port: int) -> bool:
 
 def look_at_image_service(config: Config) -> Finding:
     """Whether something answers where images are fetched from; a store does without."""
-    mend = "imagestore init --image-service HOST:PORT --force, or imagestore image pull ADDRESS --as ID"
+    service_option = "--image-service [https://]HOST[:PORT]"
+    mend = f"imagestore init {service_option} --force, or imagestore image pull ADDRESS --as ID"
     try:
         service = trio.run(locate, parse_service(config.image_service))
         port = service.port

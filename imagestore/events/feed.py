@@ -5,7 +5,7 @@ in the log and nothing else: while it is within the tail it is served from
 there, behind it out of the journal's files, and it may fall behind and catch up
 as often as it likes.  What a filter asks of the files is found by the journal's
 index, unless that is far behind itself.  So no event is left out or told twice,
-and a slow reader costs no memory.  Only what was applied, and so is durable, is
+and a slow reader costs a list of places at most.  Only what was applied, and so is durable, is
 told.
 """
 
@@ -31,7 +31,7 @@ TAIL_EVENTS = 4096
 PAGE_EVENTS = 256
 """About so many are looked at in one go."""
 
-FOUND_EVENTS = 50_000
+FOUND_EVENTS = 10_000
 """So many places are taken from the index at a time."""
 
 READERS_OF_FILES = 4
@@ -193,8 +193,9 @@ class FeedReader:
         found = await past.find(wanted, first=FOUND_EVENTS)
         if len(found) == FOUND_EVENTS:
             end = found[-1]
-        for envelope in await past.beginnings(end):
-            self._selector.takes(envelope)
+        if wanted.has_subject:
+            for envelope in await past.beginnings(end):
+                self._selector.takes(envelope)  # so that the rest of what it is about is told
         self._follower, self._found, self._found_up_to = None, found, end
         if not found:
             self.position = end

@@ -25,7 +25,7 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper, ASGIReceiveEvent, ASGISendEvent, ConnectionState, Scope
 from hypercorn.utils import parse_socket_addr
 
-from imagestore.http.shims import BoundedStream
+from imagestore.http.shims import BoundedStream, ClientGone
 from imagestore.pipes import InPipe
 
 CONNECTION = "imagestore.connection"
@@ -92,7 +92,7 @@ class Connection:
     async def send_in_pipe(self, piece: InPipe) -> None:
         """Send ``piece`` as the next of the body that is being sent, past Hypercorn, framed by h11.
 
-        Raises trio.BrokenResourceError, trio.ClosedResourceError: the client is there no more.
+        Raises ClientGone.
         """
         connection = self._protocol.connection
         assert isinstance(connection, h11.Connection)
@@ -101,14 +101,17 @@ class Connection:
             h11.Data(data=piece)  # type: ignore[arg-type]  # h11 documents: for this method, what has a length
         )
         assert framed is not None
-        async with self._sending:
-            for part in framed:
-                if isinstance(part, InPipe):
-                    await self.stream.splice(part)
-                elif piece:
-                    await self.stream.send_all(part)
-                else:
-                    self.stream.hold(part)  # the end of a chunk goes with the beginning of the next
+        try:
+            async with self._sending:
+                for part in framed:
+                    if isinstance(part, InPipe):
+                        await self.stream.splice(part)
+                    elif piece:
+                        await self.stream.send_all(part)
+                    else:
+                        self.stream.hold(part)  # the end of a chunk goes with the beginning of the next
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise ClientGone from error
 
     async def _send_bytes(self, data: bytes) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()  # a request that is cut off answers nothing

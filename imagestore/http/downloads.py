@@ -16,8 +16,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
 from urllib.parse import parse_qs
 
-import trio
-
 from imagestore.errors import ImageStoreError, PoolError
 from imagestore.http.answer import NOSNIFF, Answer, Header, choose_coding, coded, text_answer
 from imagestore.http.exchange import Exchange
@@ -25,6 +23,7 @@ from imagestore.http.incidents import one_line, report_incident
 from imagestore.http.json_text import MalformedJson, document_of, value
 from imagestore.http.ranges import Range, content_range, is_current, read_range
 from imagestore.http.shapes import WrongType, read_request
+from imagestore.http.shims import ClientGone
 from imagestore.model import SnapshotRequest
 from imagestore.pipes import InPipe
 from imagestore.service import Download, Service
@@ -100,8 +99,8 @@ async def send_stream(service: Service, exchange: Exchange, request: SnapshotReq
             status = error.http_status if error.http_status in (400, 404) else 500
             return refusal(status, text, exchange.accept_encoding)
         logger.warning("download of %s broke off: %s", request.id, text)
-    except (trio.BrokenResourceError, trio.ClosedResourceError):
-        return None  # the client has gone
+    except ClientGone:
+        return None
     except Exception:
         report_incident(f"download of {request.id!r} failed unexpectedly")
         if not sending.begun:

@@ -65,16 +65,16 @@ def read_events_request(query: str, headers: Mapping[str, str]) -> EventsRequest
     given = {name: values[-1] for name, values in named.items()}
     after: int | None = None
     if "from" in given:
-        after = max(0, _place(given["from"], "from") - 1)
+        after = max(0, _number(given["from"], "from") - 1)
     if "after" in given:
-        after = _place(given["after"], "after")
-    last = _place(given["last"], "last", "how many events") if "last" in given else None
+        after = _number(given["after"], "after")
+    last = _number(given["last"], "last", "how many events") if "last" in given else None
     if headers.get("last-event-id"):  # a client that comes back knows better than its address
-        after, last = _place(headers["last-event-id"], "Last-Event-ID"), None
+        after, last = _number(headers["last-event-id"], "Last-Event-ID"), None
     types = tuple(part.strip() for part in given.get("type", "").split(",") if part.strip())
     return EventsRequest(
         after=after,
-        until=_place(given["until"], "until") if "until" in given else None,
+        until=_number(given["until"], "until") if "until" in given else None,
         last=last,
         operation=given.get("operation", ""),
         dataset=given.get("dataset", ""),
@@ -87,7 +87,7 @@ def read_events_request(query: str, headers: Mapping[str, str]) -> EventsRequest
     )
 
 
-def _place(text: str, name: str, what: str = "the seq of an event") -> int:
+def _number(text: str, name: str, what: str = "the seq of an event") -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 20 and int(text) <= U64_MAX):
         raise InvalidArgument(f"{name} is {what}, not {text[:30]!r}")
     return int(text)

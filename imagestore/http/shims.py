@@ -63,7 +63,7 @@ class BodyTooSlow(Exception):
 
 
 class ClientGone(Exception):
-    """The client hung up before its request was whole."""
+    """The client hung up before its request, or its answer, was whole."""
 
 
 class BoundedStream(trio.abc.HalfCloseableStream):

@@ -25,7 +25,7 @@ class FeedMethods(Addressing):
             raise InvalidArgument(f"the journal ends at seq {now}, before {after}")
         wanted = Filter(
             operation=request.operation or None,
-            dataset=self._relative(request.dataset) or None,
+            dataset=self._relative(request.dataset) or request.dataset or None,
             guest=request.guest or None,
             image=request.image or None,
             who=request.who or None,

@@ -30,8 +30,7 @@ from imagestore.service import LOCAL, Caller, Download, Upload
 MAX_STREAM_SIZES = 1024
 """So many streams' lengths are remembered, for those who resume."""
 
-
-C = TypeVar("C", bound=Sized)
+_Chunk = TypeVar("_Chunk", bound=Sized)
 
 
 class StreamMethods(SnapshotMethods):
@@ -85,8 +84,8 @@ class StreamMethods(SnapshotMethods):
         )
 
     async def _counted(
-        self, chunks: AsyncIterator[C], size: int, stream: tuple[Target, Target | None]
-    ) -> AsyncGenerator[C, None]:
+        self, chunks: AsyncIterator[_Chunk], size: int, stream: tuple[Target, Target | None]
+    ) -> AsyncGenerator[_Chunk, None]:
         """``chunks``, which come after ``size`` bytes of a stream; at its end its length is known.
 
         Not if none comes: then it may be any number of bytes shorter than ``size``.

@@ -151,7 +151,7 @@ async def test_an_authority_vouches_for_the_address_it_is_given_for_and_no_other
 
 async def test_an_authority_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     file = tmp_path / "ca.pem"
-    with pytest.raises(FetchFailed, match=r"authority cannot be read: .*ca\.pem: No such file"):
+    with pytest.raises(FetchFailed, match=r"authority's file cannot be read: .*ca\.pem: No such file"):
         async with opened("https://127.0.0.1:1/", TIMEOUTS, ca_file=str(file)):
             raise AssertionError("there is no answer")
     file.write_text("no certificate\n")

@@ -106,18 +106,24 @@ def test_what_makes_no_sense_is_said_before_anything_is_asked(
 
 
 @pytest.mark.parametrize(
-    ("refusal", "status"),
+    ("refusal", "status", "advice"),
     [
-        ("the address of an image has a signed query, which would end up in the journal", 2),
-        ("sha256 'x' is not 64 hexadecimal digits", 2),
-        ("image already exists: deb12", 4),
-        ("cloud.example is in a private network (10.0.0.1), which images are not pulled from", 10),
+        ("the address of an image has a signed query, which would end up in the journal", 2, ""),
+        ("sha256 'x' is not 64 hexadecimal digits", 2, ""),
+        ("image already exists: deb12", 4, ""),
+        (
+            "cloud.example is in a private network (10.0.0.1), which images are not pulled from",
+            10,
+            "  the store's setting allow_private_sources allows it; image pull FILE --as ID goes without\n",
+        ),
     ],
 )
-def test_a_refusal_has_its_exit_code(run: Run, memory_store: MemoryStore, refusal: str, status: int) -> None:
+def test_a_refusal_has_its_exit_code(
+    run: Run, memory_store: MemoryStore, refusal: str, status: int, advice: str
+) -> None:
     memory_store.refusals["RequestImage"] = refusal
     ended = run("image", "pull", ADDRESS, "--as", "deb12")
-    assert (ended.status, ended.err.splitlines()[0]) == (status, f"imagestore: {refusal}")
+    assert (ended.status, ended.err) == (status, f"imagestore: {refusal}\n{advice}")
 
 
 def test_sources_are_added_listed_and_removed(run: Run, memory_store: MemoryStore) -> None:

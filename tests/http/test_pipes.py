@@ -1,11 +1,7 @@
 """Downloads whose bytes go from a pipe to the socket: what arrives, and how such a stream ends."""
 
-import os
-
 import pytest
-import trio
 
-from imagestore.pipes import InPipe
 from tests.http.conftest import Start
 from tests.http.gated_store import POOL_FAILED, FailingStore, StreamingStore
 from tests.http.piped_store import PIECE_BYTES, Piped
@@ -62,16 +58,3 @@ async def test_a_stream_that_fails_midway_ends_without_its_last_chunk(start: Sta
     assert received.startswith(b"HTTP/1.1 200")
     assert not received.endswith(b"0\r\n\r\n")
     assert store.open_downloads == 0
-
-
-async def test_who_wants_copies_gets_them_out_of_the_pipe() -> None:
-    reader, writer = os.pipe()
-    try:
-        os.write(writer, b"stream")
-        piece = InPipe(reader, 4)
-        assert (len(piece), bytes(piece), len(piece)) == (4, b"stre", 0)
-        await trio.lowlevel.checkpoint()
-        assert os.read(reader, 10) == b"am"
-    finally:
-        os.close(reader)
-        os.close(writer)

@@ -148,6 +148,22 @@ async def test_pipelined_requests_are_answered_in_order(address: Address) -> Non
     ]
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings, close\r\nUpgrade: h2c\r\n"
+        b"HTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\0\0",
+    ],
+    ids=["upgrade", "prior knowledge"],
+)
+async def test_who_asks_for_http_2_is_answered_in_http_1(asked: bytes, address: Address) -> None:
+    async with await Wire.open(address) as wire:
+        await wire.send(asked)
+        answer = await wire.rest()
+    assert answer.startswith(b"HTTP/1.1 200" if asked.startswith(b"GET") else b"HTTP/1.1 4")
+
+
 async def test_a_client_that_is_gone_before_it_is_served_is_no_incident(
     address: Address, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,22 +274,6 @@ async def test_an_ipv6_address_can_be_listened_on(nursery: trio.Nursery) -> None
 
 
 # --- the end
-
-
-@pytest.mark.parametrize(
-    "asked",
-    [
-        b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings, close\r\nUpgrade: h2c\r\n"
-        b"HTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n",
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\0\0",
-    ],
-    ids=["upgrade", "prior knowledge"],
-)
-async def test_who_asks_for_http_2_is_answered_in_http_1(asked: bytes, address: Address) -> None:
-    async with await Wire.open(address) as wire:
-        await wire.send(asked)
-        answer = await wire.rest()
-    assert answer.startswith(b"HTTP/1.1 200" if asked.startswith(b"GET") else b"HTTP/1.1 4")
 
 
 async def test_stopping_accepts_no_more_and_closes_what_is_idle(start: Start, store: MemoryStore) -> None:

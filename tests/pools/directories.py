@@ -13,6 +13,7 @@ class DirectoryHarness:
     """A directory pool under the conformance suite."""
 
     force_overrides = True
+    goes_later = False
 
     def __init__(self, path: Path, pool: DirectoryPool) -> None:
         self.path = path

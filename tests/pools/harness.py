@@ -31,11 +31,13 @@ class Harness(Protocol):
     """A fresh, empty pool.
 
     ``force_overrides`` tells whether a disk in use can be destroyed by force,
-    ``snapshots_open_disks`` whether one can be snapshotted.
+    ``snapshots_open_disks`` whether one can be snapshotted, ``goes_later`` whether what
+    was destroyed goes in its own time, and tells so.
     """
 
     force_overrides: bool
     snapshots_open_disks: bool
+    goes_later: bool
 
     @property
     def pool(self) -> PoolDriver: ...

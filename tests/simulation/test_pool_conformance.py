@@ -74,6 +74,7 @@ class PoolWithDevices(MemoryPool):
 class MemoryHarness:
     force_overrides = True
     snapshots_open_disks = True
+    goes_later = False
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory

@@ -131,3 +131,8 @@ async def test_the_last_without_a_filter_are_told_before_the_index_is_built(
         end = seq_of(store)
         assert await read_on(store, EventsRequest(last=3)) == [end - 2, end - 1, end]
         assert await read_on(store, EventsRequest(after=end - 1, last=3)) == [end]
+
+
+async def test_the_pool_is_no_dataset_of_the_journal_and_no_word_for_everything(run: Run) -> None:
+    async with with_a_past(run) as store:
+        assert await read_on(store, EventsRequest(after=0, dataset="pool")) == []

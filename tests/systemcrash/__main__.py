@@ -101,7 +101,11 @@ class Machine:
     def end(self, process: subprocess.Popen[bytes]) -> None:
         """Kill it, if it runs."""
         if process.poll() is None:
-            os.kill(int((self.results / "qemu").read_text()), signal.SIGKILL)
+            qemu = self.results / "qemu"
+            if qemu.exists():
+                os.kill(int(qemu.read_text()), signal.SIGKILL)
+            else:
+                process.terminate()
             process.wait(60)
 
     def last_words(self) -> str:

@@ -48,6 +48,7 @@ class ZfsHarness:
 
     force_overrides = False
     snapshots_open_disks = True
+    goes_later = True
 
     def __init__(self, pool: ZfsPool) -> None:
         self.pool = pool

@@ -39,7 +39,7 @@ _GATHER_SECONDS: Final = 0.002
 
 _REAP_SECONDS: Final = 60.0
 
-P = TypeVar("P", memoryview, InPipe)
+_Piece = TypeVar("_Piece", memoryview, InPipe)
 
 _READING = trio.CapacityLimiter(64)
 
@@ -83,8 +83,8 @@ async def _sending(
     ground: ZfsGround,
     target: Target,
     base_target: Target | None,
-    read: "Callable[[_Pipe], AsyncGenerator[P, None]]",
-) -> AsyncIterator[AsyncIterator[P]]:
+    read: "Callable[[_Pipe], AsyncGenerator[_Piece, None]]",
+) -> AsyncIterator[AsyncIterator[_Piece]]:
     """The pieces that ``read`` finds in the pipe of a child, which ends when the context does."""
     snapshot, *bases = await ground.meant([target] if base_target is None else [target, base_target])
     if snapshot.kind != "snapshot":
@@ -114,8 +114,8 @@ async def send_bytes(ground: ZfsGround, target: Target, base_target: Target | No
 
 
 async def _whole(
-    pieces: AsyncGenerator[P, None], child: subprocess.Popen[bytes], words: list[str], pool: str
-) -> AsyncGenerator[P, None]:
+    pieces: AsyncGenerator[_Piece, None], child: subprocess.Popen[bytes], words: list[str], pool: str
+) -> AsyncGenerator[_Piece, None]:
     """``pieces``, and at their end the child's word that these were all."""
     async with aclosing(pieces):
         async for piece in pieces:

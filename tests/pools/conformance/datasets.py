@@ -89,10 +89,10 @@ class Looking:
                 dataset.creation,
             )
 
-    async def test_a_pool_that_nobody_touches_keeps_its_generation(self, pool: PoolDriver) -> None:
-        await volume(pool, "v")
-        # On ZFS what an earlier test destroyed goes in its own time: one quiet look is enough.
-        assert any([await keeps_its_generation(pool) for _ in range(5)])
+    async def test_a_pool_that_nobody_touches_keeps_its_generation(self, harness: Harness) -> None:
+        await volume(harness.pool, "v")
+        quiet = [await keeps_its_generation(harness.pool) for _ in range(5)]
+        assert all(quiet) or (harness.goes_later and any(quiet))
 
     async def test_of_what_is_asked_for_those_that_exist_are_given(self, pool: PoolDriver) -> None:
         disk, _ = await guest(pool)
@@ -101,12 +101,11 @@ class Looking:
         assert found == {name: await pool.get(name) for name in (disk.name, f"{disk.name}@one", "guests")}
         assert list(await pool.existing([])) == []
 
-    async def test_own_changes_are_not_told(self, pool: PoolDriver) -> None:
-        disk, _ = await guest(pool)
-        snapshot_ = await pool.get(f"{disk.name}@one")
-        # On ZFS what an earlier test destroyed is freed, and told, in its own time: one quiet try is enough.
-        told = [await told_of_own_changes(pool, snapshot_) for _ in range(5)]
-        assert [] in told
+    async def test_own_changes_are_not_told(self, harness: Harness) -> None:
+        disk, _ = await guest(harness.pool)
+        snapshot_ = await harness.pool.get(f"{disk.name}@one")
+        told = [await told_of_own_changes(harness.pool, snapshot_) for _ in range(5)]
+        assert not any(told) or (harness.goes_later and [] in told)
 
     async def test_a_pool_that_works_has_no_trouble(self, pool: PoolDriver) -> None:
         assert pool.trouble() == ""
