@@ -119,7 +119,7 @@ def judge_worker(
     sample: int,
 ) -> list[Finding]:
     """Judge one client's part; settles its model when that is one of the two possible."""
-    shapes = shapes_of_rows((row for row in rows.values() if worker.owns(row.name)), state)
+    shapes = shapes_of_rows((row for row in rows.values() if worker.territory.owns(row.name)), state)
     worker.model = settled(worker.model)
     if worker.after_cut is not None:
         before, after = worker.model, settled(worker.after_cut)
@@ -201,10 +201,10 @@ def judge_published(worker: Worker, told: Mapping[str, str]) -> list[Finding]:
     """What the store says of a client's own images, whose model is settled."""
     due = {
         image
-        for image in worker.published
+        for image in worker.territory.published
         if (there := worker.model.get(names.image(image))) is not None and not there.retired
     }
-    shown = {image for image in worker.published if told.get(image) == "complete"}
+    shown = {image for image in worker.territory.published if told.get(image) == "complete"}
     return [Finding("other", f"the store's list is wrong about image {image}") for image in due ^ shown]
 
 
@@ -248,7 +248,7 @@ def _not_of(workers: Sequence[Worker], rows: Mapping[str, Row]) -> dict[str, Row
 
 
 def _is_a_clients(name: str, workers: Sequence[Worker]) -> bool:
-    return any(worker.owns(name) for worker in workers)
+    return any(worker.territory.owns(name) for worker in workers)
 
 
 async def judge_lists(client: Client, pool: str, rows: Mapping[str, Row]) -> list[Finding]:

@@ -11,13 +11,14 @@ from imagestore.client import Client
 from imagestore.events.state import DatasetRecord, State
 from imagestore.model import Volume
 from tests.crash import model
+from tests.crash.choosing import Call
 from tests.crash.content import MIB, Content, sha256_of
 from tests.crash.files import Row
 from tests.crash.imagebook import ImageBook
 from tests.crash.judge import judge_published, judge_worker
 from tests.crash.process import Place
 from tests.crash.rounds import run
-from tests.crash.workload import Call, Statistics, Worker, WrongAnswer
+from tests.crash.workload import Statistics, Worker, WrongAnswer
 from tests.pools.directories import loop_mount
 
 ROUNDS = 6

@@ -53,7 +53,7 @@ def known_by(workers: Sequence[Worker], images: ImageBook, statistics: Statistic
                 pending=(worker.pending[0], dict(worker.pending[1])) if worker.pending is not None else None,
                 writing=worker.writing,
                 history=tuple(worker.history),
-                taken=worker.taken,
+                taken=worker.choices.taken,
                 token=worker.token,
             )
             for worker in workers
@@ -71,7 +71,7 @@ def give_back(known: Known, workers: Sequence[Worker], images: ImageBook, statis
     for client, worker in zip(known.clients, workers, strict=True):
         worker.model = client.model
         worker.history = set(client.history)
-        worker.taken, worker.token = client.taken, client.token
+        worker.choices.taken, worker.token = client.taken, client.token
         if client.pending is not None:
             worker.cut_off, worker.after_cut = client.pending
             worker.history |= set(worker.after_cut)
